@@ -1,0 +1,112 @@
+# make demo    a pair fails over before your eyes, in about a minute
+# make lab     the same pair to play with; make lab-down ends it
+# make test    vet, unit tests, tests against real HAProxy, whole-system tests
+# make lint    golangci-lint, built from source the first time
+# make bench   every kind of failure measured, with keepalived beside it
+# make scenarios      every row of the two-site deployment, played and printed
+# make test-activemq  its broker rows with real ActiveMQ brokers (Java)
+# make soak    random failures for as long as SOAK says (default 10m)
+# make soak-lease, make model   the same for the lease protocol alone
+# make build   bin/tandem and bin/pair, bin/hybrid-chat
+#
+# What is missing is installed when run as root on Debian or Ubuntu; otherwise
+# it is named.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The commit goes in by itself, where git can be asked.
+VCS     := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
+LDFLAGS := -X main.version=$(VERSION)
+GO      ?= go
+BIN     := bin
+
+# The version of the linter; another one may find other faults.
+LINT_VERSION := v2.15.0
+LINT         := $(shell $(GO) env GOPATH)/bin/golangci-lint
+
+LAB_TOOLS   := haproxy:haproxy ip:iproute2 nft:nftables
+BENCH_TOOLS := $(LAB_TOOLS) keepalived:keepalived
+MQ_TOOLS    := $(LAB_TOOLS) java:default-jre-headless activemq:activemq
+TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin
+
+# Packages whose tests use the kernel, a real HAProxy or real time: one after
+# the other, so that they do not starve each other.
+REAL         := ./examples/... ./haproxy/... ./lib/vip/...
+REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
+
+TESTFLAGS ?= -race -shuffle=on -timeout 8m
+
+.NOTPARALLEL:
+.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench soak soak-lease model scenarios test-activemq clean
+
+all: build
+
+build:
+	CGO_ENABLED=0 $(GO) build -buildvcs=$(VCS) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tandem ./sidecar
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -o $(BIN)/pair ./examples/pair
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -o $(BIN)/hybrid-chat ./examples/hybrid-chat
+
+demo: tools-lab build
+	@$(BIN)/pair demo
+
+lab: tools-lab build
+	@$(BIN)/pair lab
+
+lab-down:
+	@$(BIN)/pair do down
+
+bench: tools-bench build
+	$(BIN)/pair bench $(BENCH)
+
+# Choose chapters with SCENARIOS="--only sites,brokers".
+scenarios: tools-lab build
+	$(BIN)/hybrid-chat scenarios $(SCENARIOS)
+
+test-activemq: tools-mq
+	HYBRIDCHAT_TEST_ACTIVEMQ=1 $(GO) test -run TestActiveMQ -v -timeout 8m ./examples/hybrid-chat
+
+SOAK ?= 10m
+soak: tools-lab build
+	$(BIN)/pair soak --for $(SOAK)
+
+# The lease alone against its adversary, and its model with three ballots.
+soak-lease:
+	TANDEM_TEST_SOAK=$(SOAK) $(GO) test -run 'TestNoTwoHolders|TestMutantsFail' -v -timeout 0 ./lib/lease
+
+model: tools-test
+	TANDEM_TEST_MODEL=full $(GO) test -run TestModel -v -timeout 60m ./lib/lease
+
+test: tools-test vet test-unit test-real
+
+vet:
+	$(GO) vet ./...
+
+test-unit:
+	$(GO) test $(TESTFLAGS) $$($(GO) list ./... | grep -vE '$(REAL_PATTERN)')
+
+test-real:
+	@$(GO) run ./examples/pair able || echo '*** WHOLE-SYSTEM TESTS ARE LEFT OUT: no network namespaces here ***'
+	$(GO) test -p 1 $(TESTFLAGS) $(REAL)
+
+lint: $(LINT)
+	@if [ -x $(LINT) ]; then $(LINT) run ./...; else \
+		echo '*** LINT IS LEFT OUT: golangci-lint $(LINT_VERSION) could not be built ***'; fi
+
+# A linter of another version, or none: built from source, which takes minutes.
+$(LINT): FORCE
+	@if ! $(LINT) version 2>/dev/null | grep -qw '$(LINT_VERSION:v%=%)'; then \
+		echo 'building golangci-lint $(LINT_VERSION); this takes some minutes, once'; \
+		$(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION) || true; fi
+
+.PHONY: FORCE tools-lab tools-bench tools-test tools-mq
+FORCE:
+tools-lab:
+	@.ci/tools $(LAB_TOOLS)
+tools-bench:
+	@.ci/tools $(BENCH_TOOLS)
+tools-mq:
+	@.ci/tools $(MQ_TOOLS)
+tools-test:
+	@.ci/tools $(TEST_TOOLS)
+
+clean:
+	rm -rf $(BIN)
