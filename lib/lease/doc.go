@@ -1,0 +1,100 @@
+// Package lease decides by quorum which node holds a lease, and carries a small
+// value with it. It is a pure state machine: time, messages and wishes go in,
+// and what the caller must do comes out. There is no clock, no goroutine, no
+// I/O and no randomness but a seed inside, so that every run can be repeated.
+//
+// Read testdata/stories first, in their order: they tell the protocol. Then
+// rules.go, which is all that safety rests on; then voter.go, bid.go, hold.go.
+//
+// # What the caller does
+//
+// One goroutine owns the Machine. For each input (a message, the time of
+// Output.Wake, a wish) it
+//
+//  1. reads CLOCK_BOOTTIME once, and calls Step with that reading;
+//  2. lets go of every lease in Output.LetGo: stops acting on it, at once;
+//  3. writes Output.Persist to disk, if there is a state directory. A voter's
+//     word must be on disk before it is given;
+//  4. sends Output.Send;
+//  5. takes up what is in Output.TakeUp, and moves fences to the deadlines in
+//     Output.Renewed. A fence must end by itself at the deadline, whatever
+//     becomes of this process; and immediately before each act the caller
+//     compares the clock with the deadline;
+//  6. acts on Output.Decided, logs Output.Notes;
+//  7. calls Step(Tick) at Output.Wake at the latest.
+//
+// The slices in an Output are valid until the next Step. The incarnation is 128
+// random bits, new for each process. Messages may be lost, repeated, delayed,
+// reordered and replayed; they must not be forged (encryption is the
+// transport's matter), nor arrive from a node with the same name.
+//
+// # What holds
+//
+//   - At most one process holds a resource, by its own deadline.
+//   - Until that deadline, a quorum of voters remembers its lease.
+//   - A value that a quorum accepted is not lost or gone back on as long as a
+//     quorum remembers it, and an epoch is given once. Without a disk, a voter
+//     that restarts forgets its values until the next renewal, and its promises
+//     for good; a decision can then be lost by a restart that coincides with
+//     another fault. With a disk it cannot.
+//   - When the network is whole, somebody who stands for it holds the lease
+//     within a quarantine, a lease, and a second.
+//
+// In pair mode the first and the third do not hold while the link between two
+// healthy nodes is cut and both pass the isolation test; Status.Alone says so.
+//
+// # Why
+//
+//	         D, on the holder's clock (1 % slow at most)
+//	holder   |——————————————————————————|                 lets go
+//	         ask                  answer
+//	            \                /
+//	voter        |———————————————————————————————|        forgets
+//	              A, on the voter's clock (1 % fast at most)
+//
+// The holder counts from when it asked, the voter from when it was asked, which
+// is later. So the voter forgets last if D·(1+ρ) ≤ A·(1−ρ), with ρ = 1 %; that
+// is what Remember computes. Two leases both need a majority of accepts, and
+// two majorities share a voter, which accepts the second only when it has
+// forgotten the first. A voter that restarted has forgotten too early, and
+// keeps silent for as long as the longest lease may be remembered. It learns
+// values and leases meanwhile, without voting.
+//
+// Renewal is phase 2 alone: exclusion rests on accepts. Phase 1 brings the
+// value, by the highest (ballot, sequence), never by the highest epoch.
+//
+// # Changing the voters
+//
+// One voter may be added or removed at a time, by restarting all nodes with the
+// new list one by one, and waiting until Machine.Differing is empty everywhere
+// before the next change: the majorities of lists that differ by one voter
+// always meet (2 of 3 and 3 of 4; 3 of 4 and 3 of 5). Two at a time is unsafe (2
+// of 3 and 3 of 5 may have nobody in common), and so is a change of MaxLease to
+// a longer one by anything but first restarting all voters with the longer
+// MaxLease and only then asking for longer leases. A change from or to pair mode
+// has the risks of pair mode until it is complete.
+//
+// # What was checked
+//
+// The simulation (TestNoTwoHolders; TANDEM_TEST_SOAK=1h, TANDEM_TEST_SEED) plays
+// clusters of 2, 3, 5 and 7 voters against an adversary who loses, repeats,
+// delays and replays messages, freezes, crashes and restarts nodes, cuts links
+// one way and both, and runs clocks at ±1 %; it judges by true time. Eleven
+// broken copies of the rules are found by it (TestMutantsFail).
+//
+// The Promela models are checked exhaustively by spin (TestModel;
+// TANDEM_TEST_MODEL=full). The first, model/lease.pml, covers exclusion: 3 voters, 2
+// bidders, up to 3 ballots with a renewal each, releases, one restart of a voter
+// or of a bidder (both with 2 ballots), messages in any order and number, time
+// as a common tick. It leaves out phase 1, values and the difference of clocks.
+// The second, model/value.pml, covers values: 3 voters, 3 ballots with a decision each, no
+// time, no restarts. Pair mode, hints, the tuner and five voters are in neither.
+// The eleven mutants fail there too.
+//
+// # References
+//
+// M. Trencséni, A. Gazsó, H. Reinhardt: PaxosLease: Diskless Paxos for Leases,
+// arXiv:1209.4187 (2012), with the first author's later correction: as printed,
+// a voter lets a higher ballot overwrite a live lease. L. Lamport: Paxos Made
+// Simple (2001).
+package lease

@@ -1,0 +1,196 @@
+package lease
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+const (
+	datagram = 1200            // bytes of a message, above which it is split
+	idleWake = 1 * time.Second // the longest time between two steps
+)
+
+// receive handles a message: whom it is for and who sent it first, then item
+// by item.
+func (m *Machine) receive(msg *Message) {
+	switch {
+	case msg.From == m.owner:
+		m.note("", OwnMessage, "")
+		return
+	case msg.From.Node == m.cfg.Node:
+		m.note("", NameTaken, msg.From.String())
+		return
+	case msg.To != m.cfg.Node && msg.To != "":
+		m.note("", WrongAddressee, msg.To)
+		return
+	}
+	m.from = msg.From
+	voter := slices.Index(m.voters, msg.From.Node)
+	m.meet(voter, msg)
+	for i := range msg.Items {
+		it := &msg.Items[i]
+		if it.Kind != KindInform && msg.To == "" {
+			m.note(it.Resource, WrongAddressee, "")
+			continue
+		}
+		m.item(voter, it)
+	}
+}
+
+func (m *Machine) item(voter int, it *Item) {
+	if len(it.Value.Data) > MaxData || it.Lease < 0 || it.Remaining < 0 {
+		m.note(it.Resource, BadItem, it.Kind.String())
+		return
+	}
+	r := m.resource(it.Resource)
+	if r == nil {
+		return
+	}
+	if answer := it.Kind == KindPromise || it.Kind == KindAccept || it.Kind == KindRefuse || it.Kind == KindReleased; answer && voter < 0 {
+		m.note(r.name, NotAVoter, m.from.Node)
+		return
+	}
+	switch it.Kind {
+	case KindPrepare, KindPropose, KindRelease:
+		m.onRequest(r, m.from.Node, it)
+	case KindInform:
+		if it.Ballot.Owner() == m.from {
+			m.hear(r, it)
+		}
+	case KindPromise:
+		m.onPromise(r, voter, it)
+	case KindAccept:
+		m.onAccept(r, voter, it)
+	case KindRefuse:
+		m.onRefuse(r, voter, it)
+	case KindReleased:
+		m.onReleased(r, voter, it)
+	default:
+		m.note(r.name, UnknownKind, it.Kind.String())
+	}
+}
+
+// meet notes that a node was heard. A voter that restarted has forgotten the
+// values it accepted; what it promised to remember of leases, its quarantine
+// keeps.
+func (m *Machine) meet(voter int, msg *Message) {
+	var known *uint64
+	if voter < 0 {
+		known = &m.strangerOf(msg.From.Node).settings
+	} else {
+		p := &m.peers[voter]
+		if !p.heard {
+			p.settings = m.settings
+		}
+		if p.heard && p.owner != msg.From {
+			for _, r := range m.resources {
+				r.tally.seq[voter] = 0
+			}
+		}
+		p.heard, p.at, p.owner = true, m.now, msg.From
+		known = &p.settings
+	}
+	if *known != msg.Settings && msg.Settings != m.settings {
+		m.note("", SettingsDiffer, msg.From.Node)
+	}
+	*known = msg.Settings
+}
+
+// strangerOf finds or makes the entry of a node without a vote. Only the last
+// few are kept: they are followers of which nothing depends.
+func (m *Machine) strangerOf(name string) *stranger {
+	const limit = 32
+	for i := range m.strangers {
+		if m.strangers[i].name == name {
+			return &m.strangers[i]
+		}
+	}
+	if len(m.strangers) >= limit {
+		m.strangers = slices.Delete(m.strangers, 0, 1)
+	}
+	m.strangers = append(m.strangers, stranger{name: name, settings: m.settings})
+	return &m.strangers[len(m.strangers)-1]
+}
+
+// queue puts an item into the message for a node.
+func (m *Machine) queue(to string, it Item) {
+	if i := slices.Index(m.voters, to); i >= 0 {
+		m.outbox[i] = append(m.outbox[i], it)
+		return
+	}
+	m.others = append(m.others, Envelope{To: to, Message: m.message(to, []Item{it})})
+}
+
+func (m *Machine) message(to string, items []Item) Message {
+	return Message{From: m.owner, To: to, Settings: m.settings, Items: items}
+}
+
+// flush packs what was queued into messages and computes the next wake-up.
+func (m *Machine) flush() {
+	for i, name := range m.voters {
+		for box := m.outbox[i]; len(box) > 0; {
+			n := fit(m.message(name, box))
+			m.out.Send = append(m.out.Send, Envelope{To: name, Message: m.message(name, box[:n:n])})
+			box = box[n:]
+		}
+		m.outbox[i] = m.outbox[i][:0]
+	}
+	m.out.Send = append(m.out.Send, m.others...)
+	m.others = m.others[:0]
+	wake := m.now + idleWake
+	for _, r := range m.resources {
+		wake = min(wake, m.next(r))
+	}
+	m.out.Wake, m.wake = wake, wake
+}
+
+// fit is how many of the items of a message a datagram holds, at least one.
+func fit(msg Message) int {
+	size := headerSize(&msg)
+	for i := range msg.Items {
+		size += itemSize(&msg.Items[i])
+		if size > datagram && i > 0 {
+			return i
+		}
+	}
+	return len(msg.Items)
+}
+
+// PeerHeard tells how long ago the last message of another voter arrived.
+func (m *Machine) PeerHeard(now time.Duration, node string) (ago time.Duration, ok bool) {
+	i := slices.Index(m.voters, node)
+	if i < 0 || !m.peers[i].heard {
+		return 0, false
+	}
+	return now - m.peers[i].at, true
+}
+
+// Differing names the nodes whose last message came from other settings than
+// this node's: other voters, mode or longest lease. It is empty except during
+// a rolling change; see the package comment for what such a change must keep
+// to.
+func (m *Machine) Differing() []string {
+	var names []string
+	for i := range m.voters {
+		if p := m.peers[i]; p.heard && p.settings != m.settings {
+			names = append(names, m.voters[i])
+		}
+	}
+	for _, s := range m.strangers {
+		if s.settings != m.settings {
+			names = append(names, s.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// fingerprint is FNV-1a over what all nodes must agree on.
+func fingerprint(cfg Config, voters []string) uint64 {
+	h := uint64(14695981039346656037)
+	for _, b := range []byte(fmt.Sprintf("%q %v %d", voters, cfg.Mode, cfg.MaxLease)) {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	return h
+}
