@@ -1,0 +1,197 @@
+package vip
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// report is what a client prints at its end.
+type report struct {
+	Asked, Answered, Failed int
+	Errors                  map[string]int
+	By                      map[string]int  // answers by server name
+	LastAnswer              time.Duration   // CLOCK_BOOTTIME
+	Worst                   time.Duration   // slowest answer
+	EndedBy                 []string        // keep-alive: how connections ended
+	FailedAt                []time.Duration // CLOCK_BOOTTIME at which what failed was begun
+}
+
+type tally struct {
+	mu sync.Mutex
+	report
+}
+
+func newTally() *tally {
+	return &tally{report: report{Errors: map[string]int{}, By: map[string]int{}}}
+}
+
+func (t *tally) note(by string, took time.Duration, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Asked++
+	t.Worst = max(t.Worst, took)
+	if err != nil {
+		t.Failed++
+		t.FailedAt = append(t.FailedAt, bootTime()-took)
+		t.Errors[err.Error()]++
+		return
+	}
+	t.Answered++
+	t.By[by]++
+	t.LastAnswer = bootTime()
+}
+
+// runClient: ping ADDR EVERY | dial ADDR EVERY | keep ADDR COUNT EVERY, until
+// standard input ends.
+func runClient(a []string) int {
+	stop := make(chan struct{})
+	go func() {
+		defer close(stop)
+		_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+	}()
+	t := newTally()
+	switch a[0] {
+	case "ping":
+		t.ping(a[1], duration(a[2]), stop)
+	case "dial":
+		t.dial(a[1], duration(a[2]), stop)
+	case "keep":
+		t.keep(a[1], atoi(a[2]), duration(a[3]), stop)
+	}
+	b, err := json.Marshal(&t.report)
+	if err != nil {
+		return 1
+	}
+	fmt.Println(string(b))
+	return 0
+}
+
+// ping sends numbered datagrams and notes when the last answer came.
+func (t *tally) ping(to string, every time.Duration, stop chan struct{}) {
+	c, err := net.Dial("udp", to)
+	if err != nil {
+		fmt.Println("err", err)
+		return
+	}
+	defer c.Close()
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, err := c.Read(buf)
+			if err != nil && strings.Contains(err.Error(), "closed") {
+				return
+			}
+			if err == nil {
+				t.note(string(buf[:min(n, 4)]), 0, nil)
+			}
+		}
+	}()
+	fmt.Println("ready")
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(every):
+			_, _ = c.Write([]byte("ping"))
+		}
+	}
+}
+
+// dial opens a new connection each time, asks once and closes.
+func (t *tally) dial(to string, every time.Duration, stop chan struct{}) {
+	var wg sync.WaitGroup
+	fmt.Println("ready")
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			wg.Wait()
+			return
+		case <-tick.C:
+			wg.Go(func() {
+				began := time.Now()
+				by, err := askOnce(to)
+				t.note(by, time.Since(began), err)
+			})
+		}
+	}
+}
+
+func askOnce(to string) (string, error) {
+	c, err := net.DialTimeout("tcp", to, 900*time.Millisecond)
+	if err != nil {
+		return "", fmt.Errorf("dial: %s", short(err))
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(900 * time.Millisecond))
+	if _, err := fmt.Fprintln(c, "hello"); err != nil {
+		return "", fmt.Errorf("write: %s", short(err))
+	}
+	by, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("read: %s", short(err))
+	}
+	return strings.TrimSpace(by), nil
+}
+
+func short(err error) string {
+	s := err.Error()
+	return s[strings.LastIndex(s, ": ")+1:]
+}
+
+// keep holds connections open and asks on each of them again and again.
+func (t *tally) keep(to string, count int, every time.Duration, stop chan struct{}) {
+	var wg sync.WaitGroup
+	opened := make(chan struct{}, count)
+	for range count {
+		wg.Go(func() {
+			c, err := net.DialTimeout("tcp", to, time.Second)
+			opened <- struct{}{}
+			if err != nil {
+				t.note("", 0, err)
+				return
+			}
+			defer c.Close()
+			in := bufio.NewReader(c)
+			for {
+				select {
+				case <-stop:
+					t.ended("client")
+					return
+				case <-time.After(every):
+				}
+				began := time.Now()
+				_ = c.SetDeadline(began.Add(3 * time.Second))
+				_, err := fmt.Fprintln(c, "hello")
+				by := ""
+				if err == nil {
+					by, err = in.ReadString('\n')
+				}
+				if err != nil {
+					t.note("", time.Since(began), fmt.Errorf("keep: %s", short(err)))
+					t.ended(short(err))
+					return
+				}
+				t.note(strings.TrimSpace(by), time.Since(began), nil)
+			}
+		})
+	}
+	for range count {
+		<-opened
+	}
+	fmt.Println("ready")
+	wg.Wait()
+}
+
+func (t *tally) ended(how string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.EndedBy = append(t.EndedBy, how)
+}

@@ -1,0 +1,101 @@
+package vip
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAddressIsTakenUpAnnouncedAndLetGo(t *testing.T) {
+	for name, env := range map[string]string{"gate": "NOGATE=", "lifetime": "NOGATE=1"} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, "a", "c")
+			a := l.sidecar("a", "web="+vip4+"/32@eth0,"+vip6+"/128@eth0", env)
+			l.server("a")
+			if got := string(a.status().Fence); got != name {
+				t.Fatalf("fence %q (%s), want %q", got, a.status().FenceWhy, name)
+			}
+			a.ask("hold web 2s")
+			c4, c6 := l.client("c", "dial", vip4+":80", "10ms"), l.client("c", "dial", "["+vip6+"]:80", "10ms")
+			time.Sleep(2500 * time.Millisecond) // longer than any lifetime given once
+			for _, c := range []*proc{c4, c6} {
+				if r := c.finish(); r.Failed > 0 || r.Answered < 50 {
+					t.Errorf("%+v", r)
+				}
+			}
+			s := a.status().Groups[0]
+			for _, as := range s.Addresses {
+				if !as.Present || as.Error != "" || as.Announcements < 4 {
+					t.Errorf("%+v", as)
+				}
+			}
+			if out := l.in("a", "ip", "-6", "addr", "show", "dev", "eth0", "to", vip6); !strings.Contains(out, "nodad") || !strings.Contains(out, "deprecated") {
+				t.Errorf("flags: %s", out)
+			}
+			a.ask("away web")
+			if l.has("a", vip4) || l.has("a", vip6) {
+				t.Error("still there after Set(Away)")
+			}
+		})
+	}
+}
+
+func TestAddressComesBackWhenSomebodyRemovesIt(t *testing.T) {
+	l := newLab(t, "a")
+	a := l.sidecar("a", "web="+vip4+"/32@eth0,"+vip6+"/128@eth0")
+	a.ask("hold web 2s")
+	for _, ip := range []string{vip4 + "/32", vip6 + "/128"} {
+		l.in("a", "ip", "addr", "del", ip, "dev", "eth0")
+		bare, _, _ := strings.Cut(ip, "/")
+		took := l.eventually(200*time.Millisecond, "address back", func() bool { return l.has("a", bare) })
+		t.Logf("%s back within %s", ip, took)
+	}
+	l.in("a", "ip", "link", "set", "eth0", "down")
+	l.in("a", "ip", "link", "set", "eth0", "up")
+	l.eventually(300*time.Millisecond, "addresses back after the interface", func() bool { return l.has("a", vip4) && l.has("a", vip6) })
+	seen := ""
+	l.eventually(time.Second, "events", func() bool {
+		seen += a.ask("events")
+		return strings.Contains(seen, "carrier-back")
+	})
+	if strings.Count(seen, "address-removed") != 2 {
+		t.Error(seen)
+	}
+}
+
+func TestTenRemovalsInTenSecondsEndInAnAlert(t *testing.T) {
+	l := newLab(t, "a")
+	a := l.sidecar("a", "web="+vip4+"/32@eth0")
+	a.ask("hold web 2s")
+	for range contestedAfter {
+		l.eventually(200*time.Millisecond, "address back", func() bool { return l.has("a", vip4) })
+		l.in("a", "ip", "addr", "del", vip4+"/32", "dev", "eth0")
+	}
+	took := l.eventually(2*time.Second, "slow repair", func() bool { return l.has("a", vip4) })
+	if took < 500*time.Millisecond {
+		t.Errorf("eleventh repair after %s, want about a second", took)
+	}
+	if got := a.ask("events"); strings.Count(got, "address-contested") != 1 {
+		t.Error(got)
+	}
+	if as := a.status().Groups[0].Addresses[0]; as.Repairs != contestedAfter || !as.Contested {
+		t.Errorf("%+v", as)
+	}
+}
+
+func TestPredecessorsAddressIsRemovedAtStart(t *testing.T) {
+	l := newLab(t, "a")
+	a := l.sidecar("a", "web="+vip4+"/32@eth0,"+vip6+"/128@eth0")
+	a.ask("hold web 5s")
+	a.kill()
+	if !l.has("a", vip4) {
+		t.Fatal("the kernel should still have it")
+	}
+	b := l.sidecar("a", "web="+vip4+"/32@eth0,"+vip6+"/128@eth0")
+	if l.has("a", vip4) || l.has("a", vip6) {
+		t.Error("still there after Clean")
+	}
+	if got := b.ask("events"); strings.Count(got, "left-behind") != 2 {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,63 @@
+package vip
+
+import "time"
+
+// Fence is what ends an address without this process.
+type Fence string
+
+// The fences, best first.
+const (
+	// FenceGate: nftables, to the millisecond.
+	FenceGate Fence = "gate"
+	// FenceLifetime: the kernel's address lifetime, to the second.
+	FenceLifetime Fence = "lifetime"
+	// FenceNone: nothing is fenced (no addresses, or we only observe).
+	FenceNone Fence = "none"
+)
+
+// How much later than the lifetime it was given the kernel removes an address
+// (Linux 6.18: IPv4 up to 0.34 s, IPv6 up to 1.5 s), and the shortest lease that
+// leaves room for one second of it.
+const (
+	overrun4  = 340 * time.Millisecond
+	overrun6  = 1500 * time.Millisecond
+	minLease4 = 1500 * time.Millisecond
+	minLease6 = 2600 * time.Millisecond
+	// The constant extendEvery bounds how often a lifetime is extended. With the gate a
+	// lifetime has a second to spare, so that this is safe.
+	extendEvery = 350 * time.Millisecond
+)
+
+func overrun(six bool) time.Duration {
+	if six {
+		return overrun6
+	}
+	return overrun4
+}
+
+// lifetime is the number of seconds to give an address that may be answered for
+// for the time left. With the gate it is a backstop, longer than the deadline,
+// so that it never ends an address that is held. Without the gate it is the
+// fence: the longest that surely ends before the deadline, but at least the
+// kernel's unit, one second; the caller chooses a lease with room for it
+// ([Manager.MinLease]).
+func lifetime(f Fence, six bool, left time.Duration) int {
+	if f == FenceGate {
+		return int((left+time.Second-1)/time.Second) + 1
+	}
+	return max(1, int((left-overrun(six))/time.Second))
+}
+
+// MinLease is the shortest lease under which the fence in force keeps the
+// promise that nobody answers after the deadline.
+func (m *Manager) MinLease() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.fence != FenceLifetime || !m.has(false):
+		return 0
+	case m.has(true):
+		return minLease6
+	}
+	return minLease4
+}

@@ -1,0 +1,225 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// repairs is the memory of how often an address was taken away from us.
+type repairs struct {
+	count     uint64
+	last      [contestedAfter]time.Duration // a ring of the latest
+	at        time.Duration                 // a postponed repair; 0: none
+	contested bool
+}
+
+const (
+	// Ten removals within ten seconds are a fight. It ends in an alert, and from
+	// then on the address is put back once a second.
+	contestedAfter  = 10
+	contestedWithin = 10 * time.Second
+	slowRepair      = time.Second
+)
+
+var errContested = errors.New("somebody keeps removing the address; it is put back once a second")
+
+// note counts a removal and says when to repair, and whether a fight begins.
+func (r *repairs) note(now time.Duration) (at time.Duration, begins bool) {
+	oldest := r.last[r.count%contestedAfter]
+	r.last[r.count%contestedAfter] = now
+	r.count++
+	fight := r.count > contestedAfter && now-oldest < contestedWithin || r.count == contestedAfter && now-r.last[0] < contestedWithin
+	begins = fight && !r.contested
+	r.contested = fight
+	if fight {
+		return now + slowRepair, begins
+	}
+	return now, false
+}
+
+// addressChanged is called for each change that the kernel reports.
+func (m *Manager) addressChanged(u netlink.AddrUpdate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.groups {
+		for _, c := range g.addrs {
+			if u.LinkAddress.IP.Equal(c.ip().AsSlice()) {
+				m.lookAt(g, c)
+			}
+		}
+	}
+}
+
+func (m *Manager) lookAtAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.groups {
+		for _, c := range g.addrs {
+			if _, known := m.carriers[c.Interface]; !known {
+				p, err := m.sys.addresses.Look(c.Address)
+				m.carriers[c.Interface] = err == nil && p.carrier
+			}
+			m.lookAt(g, c)
+		}
+	}
+}
+
+// lookAt compares an address with what the kernel says of it, and mends.
+func (m *Manager) lookAt(g *group, c *carried) {
+	if g.desired.Role == Away || c.repairs.at != 0 || !c.up {
+		return
+	}
+	p, err := m.sys.addresses.Look(c.Address)
+	switch {
+	case errors.Is(err, errNoInterface):
+		c.up, c.err = false, err
+	case err != nil:
+		c.err = err
+	case p.there && p.fault != "":
+		m.emit(Event{Kind: ReasonFlags, Group: g.name, Address: c.String(), Detail: p.fault})
+		_, err := m.sys.addresses.Remove(c.Address)
+		if err != nil {
+			c.err = err
+		}
+		m.restore(g, c)
+	case !p.there && !p.carrier: // the kernel itself takes IPv6 addresses from an interface that goes down
+		c.up = false
+	case !p.there:
+		m.removed(g, c)
+	}
+}
+
+// removed deals with the absence of an address that we have put up.
+func (m *Manager) removed(g *group, c *carried) {
+	now := m.cfg.Now()
+	c.up = false
+	at, begins := c.repairs.note(now)
+	m.emit(Event{Kind: ReasonRemoved, Group: g.name, Address: c.String(), Detail: culprit()})
+	if begins {
+		c.err = errContested
+		m.emit(Event{
+			Kind: ReasonContested, Group: g.name, Address: c.String(),
+			Detail: fmt.Sprintf("removed %d times within %s; from now on it is put back once a second. %s", contestedAfter, contestedWithin, culprit()),
+		})
+	}
+	if at > now {
+		c.repairs.at = at
+		m.wake()
+		return
+	}
+	m.restore(g, c)
+}
+
+// restore puts an address back and announces it.
+func (m *Manager) restore(g *group, c *carried) {
+	now := m.cfg.Now()
+	if g.desired.Role == Away || now >= g.desired.Deadline {
+		return
+	}
+	c.up = false
+	if c.err = m.put(c, g.desired.Deadline, now); c.err != nil {
+		m.log.Error("virtual IPs: cannot put back", zap.String("group", g.name), zap.Error(c.err))
+		return
+	}
+	if m.cfg.Now() >= g.desired.Deadline {
+		_ = m.letGo(g, ReasonDeadlinePassed) // logged there; the gate is closed already
+		return
+	}
+	m.beginSchedule(g, c)
+}
+
+// linkChanged is called for each change of an interface.
+func (m *Manager) linkChanged(u netlink.LinkUpdate) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := u.Attrs().Name
+	watched := false
+	for _, i := range m.interfaces() {
+		watched = watched || i == name
+	}
+	if !watched {
+		return
+	}
+	up := carrier(u.Attrs()) && u.Header.Type != unix.RTM_DELLINK
+	was, known := m.carriers[name]
+	m.carriers[name] = up
+	if known && was == up {
+		return
+	}
+	if s, ok := m.sys.announcer.(*speaker); ok {
+		s.forget(name)
+	}
+	if !up {
+		if known {
+			m.emit(Event{Kind: ReasonCarrierLost, Detail: name})
+		}
+		return
+	}
+	if known {
+		m.emit(Event{Kind: ReasonCarrierBack, Detail: name})
+	}
+	m.linkBack(name)
+}
+
+// linkBack puts the addresses of an interface back that the kernel dropped when
+// it went down, and announces them: the switch may know another port.
+func (m *Manager) linkBack(name string) {
+	for _, g := range m.groups {
+		for _, c := range g.addrs {
+			if c.Interface == name && g.desired.Role != Away {
+				m.restore(g, c)
+			}
+		}
+	}
+}
+
+// Carrier says whether every interface of a group is there, up and has carrier.
+// A group without addresses has it.
+func (m *Manager) Carrier(group string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	g := m.group(group)
+	if g == nil {
+		return false
+	}
+	for _, c := range g.addrs {
+		p, err := m.sys.addresses.Look(c.Address)
+		if err != nil || !p.carrier {
+			return false
+		}
+	}
+	return true
+}
+
+// culprits are the programs that are known to remove addresses which they did
+// not add themselves, by a file that shows that they run, and how to stop them.
+var culprits = []struct{ file, name, mend string }{
+	{"/run/systemd/netif/state", "systemd-networkd", "add `KeepConfiguration=yes` to the [Network] section of the interface's .network file"},
+	{"/run/NetworkManager/NetworkManager.pid", "NetworkManager", "`nmcli device set IFACE managed no`, or add the interface to [keyfile] unmanaged-devices"},
+	{"/run/NetworkManager/devices", "NetworkManager", "`nmcli device set IFACE managed no`, or add the interface to [keyfile] unmanaged-devices"},
+	{"/run/dhcpcd.pid", "dhcpcd", "add `denyinterfaces IFACE` to dhcpcd.conf"},
+	{"/run/keepalived.pid", "keepalived", "remove the address from keepalived.conf, or stop keepalived"},
+}
+
+// culprit names who probably removed an address, and the mend.
+func culprit() string {
+	var out []string
+	seen := map[string]bool{}
+	for _, c := range culprits {
+		if _, err := os.Stat(c.file); err == nil && !seen[c.name] {
+			seen[c.name] = true
+			out = append(out, c.name+" runs here: "+c.mend)
+		}
+	}
+	if len(out) == 0 {
+		return "no program known to do this runs here (systemd-networkd, NetworkManager, dhcpcd, keepalived): probably a person or a script, `ip addr del`"
+	}
+	return "likely " + strings.Join(out, "; or ")
+}
