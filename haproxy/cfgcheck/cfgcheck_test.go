@@ -1,0 +1,138 @@
+package cfgcheck
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tandem/haproxy/haproxytest"
+)
+
+const good = `
+global
+  stats socket /run/haproxy/tandem.sock mode 600 level admin
+  stats maxconn 20
+  server-state-file /var/lib/haproxy/state
+defaults base
+  mode http
+  option redispatch 1
+  retries 3
+  load-server-state-from-file global
+  default-server check inter 200ms fall 2 observe layer4 error-limit 1 on-error mark-down
+resolvers hold
+  nameserver h 127.0.0.1:5999
+frontend web
+  bind 127.0.0.1:8080
+  http-request do-resolve(txn.hold,hold,ipv4) str(go.hold) if { nbsrv(app) eq 0 }
+  use_backend %[str(default),map(/etc/haproxy/site.map,app)]
+backend app from base
+  server a-1 10.0.1.1:80
+  server b-1 10.0.2.1:80
+backend slots from base
+  server-template a- 2 10.0.1.9:80
+  server-template b- 3-4 10.0.2.9:80
+`
+
+var expect = Expect{
+	Socket: "/run/haproxy/tandem.sock", StateFile: "/var/lib/haproxy/state", MapFile: "/etc/haproxy/site.map",
+	Hold: "127.0.0.1:5999", Patterns: []string{"*/a-*", "*/b-*", "slots/b-4"},
+}
+
+func TestGoodConfigurationHasNoFinding(t *testing.T) {
+	findings, err := Read(strings.NewReader(good), expect)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(err, findings)
+	}
+}
+
+func TestEachFaultIsFound(t *testing.T) {
+	cases := []struct {
+		name, old, with string
+		severity        Severity
+		what            string
+	}{
+		{"no socket", "stats socket /run/haproxy/tandem.sock mode 600 level admin", "", Error, "there is no stats socket /run/haproxy/tandem.sock"},
+		{"level", "level admin", "level operator", Error, "is of level operator"},
+		{"no level", " level admin", "", Error, "is of level operator"},
+		{"no mode", "mode 600 ", "", Advice, "has no mode"},
+		{"few clients", "  stats maxconn 20\n", "", Advice, "at most 10 clients"},
+		{"state file not loaded", "server-state-file /var/lib/haproxy/state", "", Error, "HAProxy does not load /var/lib/haproxy/state"},
+		{"another state file", "server-state-file /var/lib/haproxy/state", "server-state-file /other", Error, "HAProxy loads /other"},
+		{"backend does not load", "  load-server-state-from-file global\n", "", Error, "backend app does not load the server-state file"},
+		{"glob", "server b-1", "server c-1", "", ""},
+		{"glob of nothing", "3-4", "5-6", Error, "no server matches slots/b-4"},
+		{"agent", "server a-1 10.0.1.1:80", "server a-1 10.0.1.1:80 agent-check agent-port 1", Error, "app/a-1 has an agent-check"},
+		{"disabled", "server a-1 10.0.1.1:80", "server a-1 10.0.1.1:80 disabled", Warning, "app/a-1 is disabled"},
+		{"backup", "server b-1 10.0.2.1:80", "server b-1 10.0.2.1:80 backup", Warning, "app/b-1 is a backup"},
+		{"redispatch", "option redispatch 1", "option redispatch", Warning, "does not try another server at once"},
+		{"retries", "retries 3", "retries 1", Warning, "again 1 times only"},
+		{"no check", "default-server check", "default-server", Error, "no health check on a-1, b-1"},
+		{"slow", "inter 200ms fall 2", "inter 2s", Warning, "more than a second"},
+		{"defaults are slow", "inter 200ms fall 2", "", Warning, "more than a second"},
+		{"not observed", "observe layer4 error-limit 1 on-error mark-down", "", Advice, "judged by checks alone"},
+		{"map not used", "map(/etc/haproxy/site.map,app)", "map(/etc/haproxy/x.map,app)", Error, "no rule uses the map"},
+		{"map in a comment", "use_backend %[", "#use_backend %[", Error, "no rule uses the map"},
+		{"nobody asks", "nameserver h 127.0.0.1:5999", "nameserver h 127.0.0.1:53", Error, "no resolvers section asks"},
+		{"nobody waits", "http-request do-resolve", "#http-request do-resolve", Error, "no rule lets a request wait"},
+		{"cookie", "backend app from base", "backend app from base\n  cookie SRV insert", Advice, "cookie persistence"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if !strings.Contains(good, c.old) {
+				t.Fatalf("case does not apply: %q", c.old)
+			}
+			findings, err := Read(strings.NewReader(strings.Replace(good, c.old, c.with, 1)), expect)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.what == "" {
+				return
+			}
+			for _, f := range findings {
+				if strings.Contains(f.What, c.what) {
+					if f.Severity != c.severity || f.Mend == "" {
+						t.Fatalf("%+v", f)
+					}
+					return
+				}
+			}
+			t.Fatalf("not found: %s\n%+v", c.what, findings)
+		})
+	}
+}
+
+func TestAnonymousDefaultsAreInherited(t *testing.T) {
+	text := strings.ReplaceAll(strings.Replace(good, "defaults base", "defaults", 1), " from base", "")
+	findings, err := Read(strings.NewReader(text), expect)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(err, findings)
+	}
+}
+
+func TestGoodConfigurationIsGoodForHAProxy(t *testing.T) {
+	binary := haproxytest.Binary(t)
+	dir := t.TempDir()
+	siteMap := filepath.Join(dir, "site.map")
+	if err := os.WriteFile(siteMap, []byte("default app\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "haproxy.cfg")
+	text := strings.NewReplacer("/etc/haproxy/site.map", siteMap, "mode http", "mode http\n timeout connect 1s\n timeout client 1s\n timeout server 1s").Replace(good)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), binary, "-c", "-f", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add(good)
+	f.Add("global\n stats socket\nbackend x\n server\n")
+	f.Add("defaults\n default-server\nlisten l\n server-template x 0-99999999 :80\n")
+	f.Fuzz(func(_ *testing.T, text string) {
+		_, _ = Read(strings.NewReader(text), expect)
+	})
+}

@@ -1,0 +1,287 @@
+package haproxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	maxReply   = 16 << 20 // bytes of one answer; 10,000 servers make 0.7 MB
+	batchSize  = 400      // commands of one write
+	openings   = 2        // batches under way at once, so that HAProxy never waits for us
+	prompt     = "\n> "   // ends every answer
+	maxPath    = 107      // bytes of the path of a unix socket
+	retryDial  = 5 * time.Millisecond
+	lastChance = 2 * time.Millisecond
+)
+
+var errTooLong = errors.New("answer too long")
+
+// conversation is one connection to the Runtime API in prompt mode. It is used
+// by one goroutine at a time and closed after the first error: what has not been
+// answered may still be carried out, and what arrives belongs to nobody.
+type conversation struct {
+	conn    net.Conn
+	silence time.Duration // no byte for so long is a hang
+	until   time.Time     // and the whole may not last longer
+	buf     []byte        // read and not yet taken
+	info    Info
+	// numbered: complaints come with their severity. Only commands need that.
+	numbered bool
+	release  func() bool // no longer ends with the context
+}
+
+// converse opens a conversation, which ends with the context. It returns only
+// when HAProxy has answered: nothing but `prompt` is ever written to one that
+// does not, since what a stopped HAProxy finds in its queue it carries out when
+// it wakes.
+//
+// The argument known is who answered last, or nil: of the same process again nothing is asked
+// but whether it is that.
+func converse(ctx context.Context, socket string, silence, whole time.Duration, known *Info) (*conversation, error) {
+	start := time.Now()
+	if len(socket) > maxPath {
+		return nil, &talkError{Reason: ReasonNoSocket, Detail: fmt.Sprintf("the path of the socket has %d bytes, %d are possible: %s", len(socket), maxPath, socket)}
+	}
+	conn, err := dial(ctx, socket, start.Add(silence))
+	if err != nil {
+		return nil, err
+	}
+	c := &conversation{conn: conn, silence: silence, until: start.Add(whole)}
+	c.release = context.AfterFunc(ctx, func() { _ = conn.Close() })
+	if err := c.open(known); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// dial connects. A full backlog (EAGAIN) is silence and not yet a failure.
+func dial(ctx context.Context, socket string, until time.Time) (net.Conn, error) {
+	d := net.Dialer{Deadline: until}
+	for {
+		conn, err := d.DialContext(ctx, "unix", socket)
+		if err == nil || !errors.Is(err, syscall.EAGAIN) || time.Now().After(until) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(retryDial):
+		}
+	}
+}
+
+func (c *conversation) open(known *Info) error {
+	if err := c.write("prompt\n"); err != nil {
+		return err
+	}
+	if answer, err := c.answer(); err != nil {
+		return err
+	} else if len(answer) != 0 {
+		return &talkError{Reason: ReasonBadAnswer, Detail: fmt.Sprintf("greeted with %.40q", answer)}
+	}
+	if known == nil {
+		return c.hello()
+	}
+	raw, err := c.ask("show info")
+	if err != nil {
+		return err
+	}
+	info, err := ParseInfo(raw)
+	if err != nil {
+		return &talkError{Reason: ReasonBadAnswer, Detail: "`show info` not understood", Err: err}
+	}
+	if info.Process != known.Process {
+		return c.hello()
+	}
+	c.info, c.info.Level = info, known.Level
+	return nil
+}
+
+// hello asks who is there, and what it lets us do.
+func (c *conversation) hello() error {
+	if err := c.write("set severity-output number;show info;show cli level\n"); err != nil {
+		return err
+	}
+	var answers [3]string
+	for i := range answers {
+		a, err := c.answer()
+		if err != nil {
+			return err
+		}
+		answers[i] = a
+	}
+	info, err := ParseInfo(answers[1])
+	if err != nil {
+		return &talkError{Reason: ReasonBadAnswer, Detail: "`show info` not understood", Err: err}
+	}
+	info.Level = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(answers[2]), "[6]:"))
+	c.info, c.numbered = info, true
+	return nil
+}
+
+// ask sends one command that changes nothing and returns its answer.
+func (c *conversation) ask(command string) (string, error) {
+	if err := c.write(command + "\n"); err != nil {
+		return "", err
+	}
+	answer, err := c.answer()
+	if err != nil {
+		return "", fmt.Errorf("ask %q: %w", command, err)
+	}
+	if text, bad := complaint(answer); bad {
+		return "", fmt.Errorf("ask %q: %s", command, text)
+	}
+	return answer, nil
+}
+
+// servers asks for the table of all servers.
+func (c *conversation) servers(previous []Server) ([]Server, string, error) {
+	raw, err := c.ask("show servers state")
+	if err != nil {
+		return nil, "", err
+	}
+	table, err := ParseServers(raw, previous)
+	if err != nil {
+		return nil, "", &talkError{Reason: ReasonBadAnswer, Detail: "`show servers state` not understood", Err: err}
+	}
+	return table, raw, nil
+}
+
+// Complaint is a command that HAProxy did not accept, and what it said.
+type Complaint struct {
+	Command string
+	Text    string
+}
+
+// send carries out commands that answer nothing when they succeed, in order,
+// several hundred to a write, the next under way before the last is answered.
+// An error means that those not answered may or may not be carried out, now or
+// later.
+func (c *conversation) send(commands []string) ([]Complaint, error) {
+	if !c.numbered {
+		if _, err := c.ask("set severity-output number"); err != nil {
+			return nil, err
+		}
+		c.numbered = true
+	}
+	var complaints []Complaint
+	sent, answered := 0, 0
+	for answered < len(commands) {
+		for sent < len(commands) && sent-answered <= batchSize*(openings-1) {
+			next := min(sent+batchSize, len(commands))
+			if err := c.write(strings.Join(commands[sent:next], "\n") + "\n"); err != nil {
+				return complaints, fmt.Errorf("send commands %d to %d: %w", sent+1, next, err)
+			}
+			sent = next
+		}
+		answer, err := c.answer()
+		if err != nil {
+			return complaints, fmt.Errorf("read answer to command %d of %d: %w", answered+1, len(commands), err)
+		}
+		if text := strings.TrimSpace(answer); text != "" {
+			complaints = append(complaints, Complaint{commands[answered], text})
+		}
+		answered++
+	}
+	return complaints, nil
+}
+
+// complaint finds an error in an answer: a line of severity 0 to 3, or of an
+// unknown command, which HAProxy reports as mere information.
+func complaint(answer string) (string, bool) {
+	for line := range strings.Lines(answer) {
+		if len(line) >= 4 && line[0] == '[' && line[2] == ']' && line[3] == ':' {
+			if '0' <= line[1] && line[1] <= '3' || strings.Contains(line, "Unknown command") {
+				return strings.TrimSpace(line), true
+			}
+		}
+		if strings.HasPrefix(line, "Unknown command") || strings.HasPrefix(line, "Permission denied") {
+			return strings.TrimSpace(line), true
+		}
+	}
+	return "", false
+}
+
+func (c *conversation) write(s string) error {
+	if err := c.conn.SetWriteDeadline(c.deadline()); err != nil {
+		return err
+	}
+	_, err := io.WriteString(c.conn, s)
+	return err
+}
+
+// deadline is when silence becomes a hang, or the whole has lasted too long.
+func (c *conversation) deadline() time.Time {
+	if t := time.Now().Add(c.silence); t.Before(c.until) {
+		return t
+	}
+	return c.until
+}
+
+// answer reads up to the next prompt and returns what stands before it.
+func (c *conversation) answer() (string, error) {
+	searched := 0
+	for {
+		if i := bytes.Index(c.buf[searched:], []byte(prompt)); i >= 0 {
+			end := searched + i
+			answer := string(c.buf[:end])
+			c.buf = c.buf[end+len(prompt):]
+			return answer, nil
+		}
+		searched = max(0, len(c.buf)-len(prompt)+1)
+		if len(c.buf) > maxReply {
+			return "", fmt.Errorf("%w: over %d bytes", errTooLong, maxReply)
+		}
+		if err := c.fill(); err != nil {
+			return "", err
+		}
+	}
+}
+
+// fill reads once. What arrived while this process was not running counts as
+// arrived: after a timeout it looks once more.
+func (c *conversation) fill() error {
+	c.buf = growBy(c.buf, 16<<10)
+	err := c.conn.SetReadDeadline(c.deadline())
+	if err != nil {
+		return err
+	}
+	n, err := c.conn.Read(c.buf[len(c.buf):cap(c.buf)])
+	if errors.Is(err, os.ErrDeadlineExceeded) && n == 0 {
+		if err := c.conn.SetReadDeadline(time.Now().Add(lastChance)); err != nil {
+			return err
+		}
+		n, err = c.conn.Read(c.buf[len(c.buf):cap(c.buf)])
+	}
+	c.buf = c.buf[:len(c.buf)+n]
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// growBy makes room for at least n bytes more.
+func growBy(b []byte, n int) []byte {
+	if cap(b)-len(b) >= n {
+		return b
+	}
+	grown := make([]byte, len(b), 2*len(b)+n)
+	copy(grown, b)
+	return grown
+}
+
+// close ends the conversation.
+func (c *conversation) close() {
+	c.release()
+	_ = c.conn.Close()
+}

@@ -1,0 +1,360 @@
+package haproxytest
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Fake speaks the protocol of the Runtime API on a unix socket: prompt mode or
+// not, severities, several commands to a line. It keeps the state of its servers
+// the way HAProxy 2.6 does, and a log of every command that changed something,
+// as an operator would type it. A test runs the same script through it and
+// through the real one.
+type Fake struct {
+	Socket string
+
+	mu       sync.Mutex
+	pid      int
+	start    int64
+	stopping bool
+	level    string
+	servers  []*FakeServer
+	log      []string
+	answers  map[string]string // of commands with this beginning, instead of the right one
+	mute     bool
+	listener net.Listener
+	conns    map[net.Conn]bool
+	all      sync.WaitGroup
+}
+
+// FakeServer is one server of a Fake.
+type FakeServer struct {
+	Backend, Server string
+	Admin           int // mask, as srv_admin_state
+	Oper            int // 0 down, 1 starting, 2 up, 3 stopping
+	Weight          int
+	InitialWeight   int
+	Agent           bool
+}
+
+// StartFake starts a Fake with the servers, named backend/server, all of them up.
+// It ends with the test.
+func StartFake(tb testing.TB, servers ...string) *Fake {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "fake") //nolint:usetesting // short: the path of a socket has 107 bytes
+	if err != nil {
+		tb.Fatal(err)
+	}
+	f := &Fake{
+		Socket: filepath.Join(dir, "s"), pid: 1000, start: time.Now().Unix(), level: "admin",
+		answers: make(map[string]string), conns: make(map[net.Conn]bool),
+	}
+	for _, name := range servers {
+		backend, server, _ := strings.Cut(name, "/")
+		f.servers = append(f.servers, &FakeServer{Backend: backend, Server: server, Oper: 2, Weight: 1, InitialWeight: 1})
+	}
+	if err := f.Listen(); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		f.Die()
+		_ = os.RemoveAll(dir)
+	})
+	return f
+}
+
+// Listen opens the socket, as another process if it was open before: with a new
+// pid, and every server as in its configuration.
+func (f *Fake) Listen() error {
+	_ = os.Remove(f.Socket)
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", f.Socket)
+	if err != nil {
+		return err
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as a process that dies
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listener = l
+	f.pid++
+	f.stopping, f.mute = false, false
+	f.all.Go(func() { f.accept(l) })
+	return nil
+}
+
+// Die ends the process: every connection ends, nobody listens any more. The
+// servers forget what they were told.
+func (f *Fake) Die() {
+	f.mu.Lock()
+	_ = f.listener.Close()
+	for c := range f.conns {
+		_ = c.Close()
+	}
+	for _, s := range f.servers {
+		if s.Admin&4 != 0 {
+			s.Admin = 5
+		} else {
+			s.Admin &^= 1 | 8
+		}
+	}
+	f.mu.Unlock()
+	f.all.Wait()
+}
+
+// Mute makes it read and not answer, as one that hangs; or answer again.
+func (f *Fake) Mute(mute bool) { f.change(func() { f.mute = mute }) }
+
+// Level sets the level of the socket: user, operator or admin.
+func (f *Fake) Level(level string) { f.change(func() { f.level = level }) }
+
+// Answer has commands with this beginning answered with a text instead.
+func (f *Fake) Answer(beginning, text string) { f.change(func() { f.answers[beginning] = text }) }
+
+// Edit changes a server past the socket, as its checks or its configuration
+// would.
+func (f *Fake) Edit(name string, edit func(*FakeServer)) {
+	f.change(func() {
+		if s := f.find(name); s != nil {
+			edit(s)
+		}
+	})
+}
+
+func (f *Fake) change(do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+}
+
+// Log returns the commands that changed something, in order.
+func (f *Fake) Log() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.log)
+}
+
+func (f *Fake) accept(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		f.mu.Lock()
+		f.conns[conn] = true
+		f.mu.Unlock()
+		f.all.Go(func() { f.serve(conn) })
+	}
+}
+
+// serve answers one connection: one line, or any number after `prompt`.
+func (f *Fake) serve(conn net.Conn) {
+	defer func() {
+		f.mu.Lock()
+		delete(f.conns, conn)
+		f.mu.Unlock()
+		_ = conn.Close()
+	}()
+	in := bufio.NewReader(conn)
+	interactive, severity, quit := false, false, false
+	for !quit {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return
+		}
+		var out strings.Builder
+		for command := range strings.SplitSeq(strings.TrimRight(line, "\n"), ";") {
+			if quit {
+				break
+			}
+			switch command = strings.TrimSpace(command); command {
+			case "prompt":
+				interactive = !interactive
+			case "set severity-output number":
+				severity = true
+			case "set severity-output none":
+				severity = false
+			case "quit":
+				quit = true
+				continue
+			default:
+				level, text := f.carryOut(command)
+				if severity && level > 0 && text != "" {
+					fmt.Fprintf(&out, "[%d]: ", level)
+				}
+				out.WriteString(text)
+			}
+			out.WriteString("\n")
+			if interactive {
+				out.WriteString("> ")
+			}
+		}
+		f.mu.Lock()
+		mute := f.mute
+		f.mu.Unlock()
+		if mute {
+			continue
+		}
+		if _, err := conn.Write([]byte(out.String())); err != nil || !interactive {
+			return
+		}
+	}
+}
+
+// carryOut returns the severity of an answer (0: none) and its text.
+func (f *Fake) carryOut(command string) (int, string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for beginning, text := range f.answers {
+		if strings.HasPrefix(command, beginning) {
+			return 0, text
+		}
+	}
+	words := strings.Fields(command)
+	switch {
+	case command == "":
+		return 0, ""
+	case command == "show info":
+		return 0, f.info()
+	case command == "show cli level":
+		return 6, f.level + "\n"
+	case command == "show servers state":
+		return 0, f.state()
+	case command == "show stat -1 2 -1":
+		return 0, f.summary()
+	case len(words) >= 3 && words[0] == "show" && words[1] == "stat":
+		return 0, f.stat(words[2])
+	case len(words) >= 5 && words[0] == "set" && words[1] == "server" && words[3] == "state",
+		len(words) >= 5 && words[0] == "set" && words[1] == "server" && words[3] == "weight",
+		len(words) >= 3 && (words[0] == "disable" || words[0] == "enable") && words[1] == "server",
+		len(words) >= 4 && words[0] == "shutdown" && words[1] == "sessions":
+		return f.set(command, words)
+	}
+	return 6, "Unknown command: '" + words[0] + "', but maybe one of the following ones is a better match:\n"
+}
+
+func (f *Fake) find(name string) *FakeServer {
+	for _, s := range f.servers {
+		if s.Backend+"/"+s.Server == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// set carries out a command that changes a server.
+func (f *Fake) set(command string, words []string) (int, string) {
+	if f.level != "admin" {
+		return 3, "Permission denied\n"
+	}
+	name, verb := words[2], words[0]
+	if verb == "shutdown" {
+		name = words[3]
+	}
+	backend, _, ok := strings.Cut(name, "/")
+	if !ok {
+		return 3, "Require 'backend/server'.\n"
+	}
+	if !slices.ContainsFunc(f.servers, func(s *FakeServer) bool { return s.Backend == backend }) {
+		return 3, "No such backend.\n"
+	}
+	s := f.find(name)
+	if s == nil {
+		return 3, "No such server.\n"
+	}
+	state := verb
+	if verb == "set" {
+		state = words[3] + " " + words[4]
+	}
+	switch state {
+	case "enable", "state ready":
+		s.Admin &^= 1 | 8
+	case "disable", "state maint":
+		s.Admin = s.Admin&^8 | 1
+	case "state drain":
+		s.Admin = s.Admin&^1 | 8
+	case "shutdown":
+	default:
+		if words[3] == "state" {
+			return 3, "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n"
+		}
+		weight, err := strconv.Atoi(words[4])
+		if err != nil {
+			return 3, "Malformed weight string.\n"
+		}
+		s.Weight = weight
+	}
+	f.log = append(f.log, command)
+	return 0, ""
+}
+
+func (f *Fake) info() string {
+	stopping := 0
+	if f.stopping {
+		stopping = 1
+	}
+	return fmt.Sprintf("Name: HAProxy\nVersion: 2.6.12-fake\nNbthread: 1\nPid: %d\nUptime_sec: 1\nStopping: %d\nStart_time_sec: %d\n", f.pid, stopping, f.start)
+}
+
+func (f *Fake) state() string {
+	var b strings.Builder
+	b.WriteString("1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight " +
+		"srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state " +
+		"bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr srv_agent_addr srv_agent_port\n")
+	for i, s := range f.servers {
+		agent := 0
+		if s.Agent {
+			agent = 22
+		}
+		oper := s.Oper
+		if s.Admin&0x63 != 0 {
+			oper = 0
+		}
+		fmt.Fprintf(&b, "2 %s %d %s 127.0.0.1 %d %d %d %d 1 1 0 2 0 %d 0 0 - 9 - 0 0 - - 0\n",
+			s.Backend, i+1, s.Server, oper, s.Admin, s.Weight, s.InitialWeight, agent)
+	}
+	return b.String()
+}
+
+func (f *Fake) summary() string {
+	var b strings.Builder
+	b.WriteString("# pxname,svname,scur,status,weight,act,bck\n")
+	var done []string
+	for _, s := range f.servers {
+		if slices.Contains(done, s.Backend) {
+			continue
+		}
+		done = append(done, s.Backend)
+		active := 0
+		for _, o := range f.servers {
+			if o.Backend == s.Backend && o.Oper == 2 && o.Admin&^4 == 0 && o.Weight > 0 {
+				active++
+			}
+		}
+		status := "UP"
+		if active == 0 {
+			status = "DOWN"
+		}
+		fmt.Fprintf(&b, "%s,BACKEND,0,%s,%d,%d,0\n", s.Backend, status, active, active)
+	}
+	return b.String()
+}
+
+func (f *Fake) stat(backend string) string {
+	var b strings.Builder
+	b.WriteString("# pxname,svname,scur\n")
+	for _, s := range f.servers {
+		if s.Backend == backend {
+			fmt.Fprintf(&b, "%s,%s,0\n", s.Backend, s.Server)
+		}
+	}
+	return b.String()
+}

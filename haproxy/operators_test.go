@@ -1,0 +1,349 @@
+package haproxy
+
+import (
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"tandem/haproxy/haproxytest"
+)
+
+// operator is one row of docs/haproxy-operators.md: what a person did to one
+// server, and what comes of it over a switch and back.
+type operator struct {
+	name string
+	by   []string            // the commands of the person; SERVER is the server
+	on   map[string]string   // its admin state, as wanted: active, standby
+	held map[string]HoldKind // what status shows, as wanted: active, standby
+}
+
+var operators = []operator{
+	{
+		name: "maintenance", by: []string{"set server SERVER state maint"},
+		on:   map[string]string{"active": "FMAINT", "standby": "FMAINT"},
+		held: map[string]HoldKind{"active": HoldMaintenance, "standby": HoldMaintenance},
+	},
+	{
+		name: "disable server", by: []string{"disable server SERVER"},
+		on:   map[string]string{"active": "FMAINT", "standby": "FMAINT"},
+		held: map[string]HoldKind{"active": HoldMaintenance, "standby": HoldMaintenance},
+	},
+	{
+		name: "weight 0", by: []string{"set server SERVER weight 0"},
+		on:   map[string]string{"active": "none", "standby": "FDRAIN"},
+		held: map[string]HoldKind{"active": HoldWeight, "standby": HoldWeight},
+	},
+	{
+		name: "maintenance, then ready", by: []string{"set server SERVER state maint", "set server SERVER state ready"},
+		on: map[string]string{"active": "none", "standby": "FDRAIN"},
+	},
+}
+
+// TestWhatAPersonDidStays does each to a server of the active and of the standby
+// site, before a switch, and looks after the switch and after the way back.
+func TestWhatAPersonDidStays(t *testing.T) {
+	for _, o := range operators {
+		for _, server := range []string{"a-1", "b-1"} {
+			t.Run(o.name+" on "+server, func(t *testing.T) {
+				t.Parallel()
+				p := start(t, 2)
+				i := run(t, Config{Socket: p.Socket})
+				i.applied(toA)
+				for _, command := range o.by {
+					p.Do(strings.ReplaceAll(command, "SERVER", "be/"+server))
+				}
+				for n, d := range []Desired{{10, toA.Rules, false, nil}, {11, toB.Rules, false, nil}, {12, toA.Rules, false, nil}} {
+					now := i.applied(d)
+					role := "standby"
+					if rule, _ := d.Rule(ServerID{"be", server}); rule.Want == Ready {
+						role = "active"
+					}
+					if got := adminOf(t, now.Servers, server); got != o.on[role] {
+						t.Fatalf("step %d, %s: %s, want %s", n, role, got, o.on[role])
+					}
+					if got := heldAs(now, server); got != o.held[role] {
+						t.Fatalf("step %d, %s: held as %q, want %q", n, role, got, o.held[role])
+					}
+				}
+			})
+		}
+	}
+}
+
+func adminOf(t *testing.T, servers []Server, name string) string {
+	t.Helper()
+	for _, s := range servers {
+		if s.Server == name {
+			return s.Admin.String()
+		}
+	}
+	t.Fatalf("no server %s", name)
+	return ""
+}
+
+func heldAs(o Observation, name string) HoldKind {
+	for _, h := range o.Held {
+		if h.Server == name {
+			return h.Kind
+		}
+	}
+	return ""
+}
+
+func TestDrainByAPersonOnTheActiveSiteStays(t *testing.T) {
+	p := start(t, 2)
+	i := run(t, Config{Socket: p.Socket})
+	i.applied(toA)
+	p.Do("set server be/a-1 state drain")
+	i.until("held", func(o Observation) bool { return heldAs(o, "a-1") == HoldDrain })
+	i.applied(toB)
+	if got := i.applied(Desired{Epoch: 9, Rules: toA.Rules}); adminOf(t, got.Servers, "a-1") != "FDRAIN" || heldAs(got, "a-1") != HoldDrain {
+		t.Fatalf("after the way back: %s, %+v", states(got.Servers), got.Held)
+	}
+	p.Do("set server be/a-1 state ready")
+	i.until("given back", func(o Observation) bool { return heldAs(o, "a-1") == "" })
+	i.applied(Desired{Epoch: 10, Rules: toB.Rules})
+	if got := i.applied(Desired{Epoch: 11, Rules: toA.Rules}); adminOf(t, got.Servers, "a-1") != "none" {
+		t.Fatalf("after it was given back: %s", states(got.Servers))
+	}
+}
+
+func TestReadyByAPersonOnTheStandbySiteIsUndone(t *testing.T) {
+	p := start(t, 2)
+	i := run(t, Config{Socket: p.Socket})
+	i.applied(toA)
+	p.Do("set server be/b-1 state ready")
+	settled(t, p, time.Second, onA)
+	p.Do("enable server be/b-2")
+	settled(t, p, time.Second, onA)
+}
+
+func TestMaintenanceOfADrainedServerEndsOurs(t *testing.T) {
+	p := start(t, 2)
+	i := run(t, Config{Socket: p.Socket})
+	i.applied(toA)
+	p.Do("set server be/b-1 state maint")
+	i.until("maintenance", func(o Observation) bool { return heldAs(o, "b-1") == HoldMaintenance })
+	p.Do("set server be/b-1 state drain")
+	i.until("drain by hand", func(o Observation) bool { return adminOf(t, o.Servers, "b-1") == "FDRAIN" })
+	got := i.applied(toB)
+	if adminOf(t, got.Servers, "b-1") != "FDRAIN" || heldAs(got, "b-1") != HoldDrain {
+		t.Fatalf("%s %+v", states(got.Servers), got.Held)
+	}
+}
+
+func TestDisabledInTheConfiguration(t *testing.T) {
+	p := haproxytest.Start(t, haproxytest.Global+haproxytest.Backend("be", 2)+"  server a-off 127.0.0.1:9 disabled\n  server b-off 127.0.0.1:9 disabled\n")
+	i := run(t, Config{Socket: p.Socket})
+	got := i.applied(toA)
+	for _, name := range []string{"a-off", "b-off"} {
+		if adminOf(t, got.Servers, name) != "FMAINT+CMAINT" || heldAs(got, name) != HoldMaintenance {
+			t.Fatalf("%s: %s %+v", name, states(got.Servers), got.Held)
+		}
+	}
+	// A person enables them; then they are like the others.
+	p.Do("set server be/a-off state ready")
+	p.Do("set server be/b-off state ready")
+	i.until("enabled", func(o Observation) bool {
+		return adminOf(t, o.Servers, "a-off") == "CMAINT" && adminOf(t, o.Servers, "b-off") == "CMAINT+FDRAIN" && o.Applied == 1
+	})
+	got = i.applied(toB)
+	if adminOf(t, got.Servers, "a-off") != "CMAINT+FDRAIN" || adminOf(t, got.Servers, "b-off") != "CMAINT" {
+		t.Fatalf("%s", states(got.Servers))
+	}
+}
+
+func TestTrackedServers(t *testing.T) {
+	ports := haproxytest.Ports(t, 1)
+	p := haproxytest.Start(t, haproxytest.Global+`
+backend control
+  server a 127.0.0.1:`+ports[0]+` check inter 10s
+  server b 127.0.0.1:`+ports[0]+` check inter 10s
+backend be
+  server a-1 127.0.0.1:9 track control/a
+  server b-1 127.0.0.1:9 track control/b
+`)
+	control := func(epoch uint64, on, off string) Desired {
+		return Desired{Epoch: epoch, Rules: []Rule{{Pattern: "*/" + on + "*", Want: Ready}, {Pattern: "*/" + off + "*", Want: Drain}}}
+	}
+	i := run(t, Config{Socket: p.Socket})
+	got := i.applied(control(1, "a", "b"))
+	if s := adminOf(t, got.Servers, "b-1"); s != "FDRAIN+IDRAIN" && s != "IDRAIN" {
+		t.Fatalf("%s", states(got.Servers))
+	}
+	got = i.applied(control(2, "b", "a"))
+	if adminOf(t, got.Servers, "b-1") != "none" || adminOf(t, got.Servers, "b") != "none" {
+		t.Fatalf("%s", states(got.Servers))
+	}
+	// Maintenance of the tracked server is inherited, and the tracker left alone.
+	p.Do("set server control/b state maint")
+	got, _ = i.until("inherited", func(o Observation) bool { return heldAs(o, "b-1") == HoldTracked })
+	if adminOf(t, got.Servers, "b-1") != "IMAINT" {
+		t.Fatalf("%s", states(got.Servers))
+	}
+	got = i.applied(control(3, "a", "b"))
+	if adminOf(t, got.Servers, "b") != "FMAINT" || adminOf(t, got.Servers, "b-1") != "IMAINT" {
+		t.Fatalf("%s", states(got.Servers))
+	}
+}
+
+func TestAgentCheckedServerIsLeftAlone(t *testing.T) {
+	ports := haproxytest.Ports(t, 1)
+	p := haproxytest.Start(t, haproxytest.Global+haproxytest.Backend("be", 1)+"  server b-agent 127.0.0.1:9 agent-check agent-inter 10s agent-port "+ports[0]+"\n")
+	i := run(t, Config{Socket: p.Socket})
+	got := i.applied(toA)
+	if adminOf(t, got.Servers, "b-agent") != "none" || heldAs(got, "b-agent") != HoldAgent {
+		t.Fatalf("%s %+v", states(got.Servers), got.Held)
+	}
+	p.Do("disable agent be/b-agent")
+	i.until("given to tandem", func(o Observation) bool { return adminOf(t, o.Servers, "b-agent") == "FDRAIN" })
+}
+
+// nameServer answers every question for an address with three, once told to.
+func nameServer(t *testing.T) (address string, resolve func()) {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var known atomic.Bool
+	server := &dns.Server{PacketConn: c, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		answer := new(dns.Msg).SetReply(q)
+		if q.Question[0].Qtype == dns.TypeA && known.Load() {
+			for last := range byte(3) { // one each: HAProxy gives no address to two slots
+				answer.Answer = append(answer.Answer, &dns.A{
+					Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: net.IPv4(127, 0, 0, 1+last),
+				})
+			}
+		} else {
+			answer.Rcode = dns.RcodeNameError
+		}
+		_ = w.WriteMsg(answer)
+	})}
+	done := make(chan struct{})
+	go func() { _ = server.ActivateAndServe(); close(done) }()
+	t.Cleanup(func() {
+		_ = c.Close()
+		<-done
+	})
+	return c.LocalAddr().String(), func() { known.Store(true) }
+}
+
+func TestUnresolvedServersAreLeftAloneUntilTheyResolve(t *testing.T) {
+	address, resolve := nameServer(t)
+	p := haproxytest.Start(t, haproxytest.Global+`
+resolvers r
+  nameserver n `+address+`
+  timeout resolve 100ms
+  timeout retry 100ms
+  hold nx 0s
+  hold valid 100ms
+backend be
+  server a-1 127.0.0.1:9
+  server b-dns server.example:80 resolvers r init-addr none
+  server-template a-slot 2 server.example:80 resolvers r init-addr none
+`)
+	i := run(t, Config{Socket: p.Socket})
+	got := i.applied(toA)
+	for _, name := range []string{"b-dns", "a-slot1", "a-slot2"} {
+		if adminOf(t, got.Servers, name) != "RMAINT" || heldAs(got, name) != HoldUnresolved {
+			t.Fatalf("%s %+v", states(got.Servers), got.Held)
+		}
+	}
+	if got.Changes != 0 {
+		t.Fatalf("%d commands sent", got.Changes)
+	}
+	resolve()
+	got, d := i.until("resolved: a slot of the active site serves, the standby server is drained", func(o Observation) bool {
+		return adminOf(t, o.Servers, "b-dns") == "FDRAIN" && adminOf(t, o.Servers, "a-slot1") == "none" && o.Applied == 1
+	})
+	t.Logf("after %v: %s", d, states(got.Servers))
+}
+
+func TestServersAddedAndRemovedAtRunTime(t *testing.T) {
+	p := start(t, 1)
+	i := run(t, Config{Socket: p.Socket})
+	i.applied(toA)
+	if answer := p.Do("add server be/b-new 127.0.0.1:9"); !strings.Contains(answer, "New server registered") {
+		t.Fatal(answer)
+	}
+	got, _ := i.until("added", func(o Observation) bool { return len(o.Servers) == 3 })
+	if heldAs(got, "b-new") != HoldMaintenance { // as HAProxy adds them
+		t.Fatalf("%s %+v", states(got.Servers), got.Held)
+	}
+	p.Do("set server be/b-new state ready")
+	i.until("drained", func(o Observation) bool { return adminOf(t, o.Servers, "b-new") == "FDRAIN" })
+	p.Do("set server be/b-new state maint")
+	if answer := p.Do("del server be/b-new"); !strings.Contains(answer, "Server deleted") {
+		t.Fatal(answer)
+	}
+	i.until("removed", func(o Observation) bool { return len(o.Servers) == 2 && o.Applied == 1 })
+	i.applied(toB)
+}
+
+func TestReadyIsReadBackBeforeAnyDrain(t *testing.T) {
+	for _, drainFirst := range []bool{false, true} {
+		f := haproxytest.StartFake(t, "be/a-1", "be/a-2", "be/b-1", "be/b-2")
+		i := run(t, Config{Socket: f.Socket})
+		i.applied(toA)
+		before := len(f.Log())
+		d := toB
+		d.DrainFirst = drainFirst
+		i.applied(d)
+		want := []string{
+			"set server be/b-1 state ready", "set server be/b-2 state ready",
+			"set server be/a-1 state drain", "set server be/a-2 state drain",
+		}
+		if drainFirst {
+			want = append(want[2:], want[:2]...)
+		}
+		if got := f.Log()[before:]; !slices.Equal(got, want) {
+			t.Errorf("drain first %v: %q", drainFirst, got)
+		}
+		i.stop()
+	}
+}
+
+// Whose drain it was survives a restart of the sidecar.
+func TestJournalSurvivesTheSidecar(t *testing.T) {
+	p := start(t, 2)
+	cfg := Config{Socket: p.Socket, JournalFile: filepath.Join(p.Dir, "journal")}
+	i := run(t, cfg)
+	i.applied(toA)
+	p.Do("set server be/a-2 state drain") // a person
+	i.until("held", func(o Observation) bool { return heldAs(o, "a-2") == HoldDrain })
+	i.stop()
+	p.Do("set server be/a-1 state drain") // a person, while nobody looks
+	i = run(t, cfg)
+	got := i.applied(toB) // the decision changed meanwhile
+	if want := "be/a-1=FDRAIN be/a-2=FDRAIN be/b-1=none be/b-2=none"; states(got.Servers) != want {
+		t.Fatalf("%s", states(got.Servers))
+	}
+	got = i.applied(Desired{Epoch: 5, Rules: toA.Rules})
+	if want := "be/a-1=FDRAIN be/a-2=FDRAIN be/b-1=FDRAIN be/b-2=FDRAIN"; states(got.Servers) != want || len(got.Held) != 2 {
+		t.Fatalf("%s %+v", states(got.Servers), got.Held)
+	}
+}
+
+// With nothing remembered, a drain is ours on the standby site and a person's on
+// the active one.
+func TestFirstStartWithoutAJournal(t *testing.T) {
+	p := start(t, 2)
+	p.Do("set server be/a-1 state drain")
+	p.Do("set server be/b-1 state drain")
+	i := run(t, Config{Socket: p.Socket})
+	got := i.applied(toA)
+	if heldAs(got, "a-1") != HoldDrain || heldAs(got, "b-1") != "" {
+		t.Fatalf("%+v", got.Held)
+	}
+	got = i.applied(toB)
+	if want := "be/a-1=FDRAIN be/a-2=FDRAIN be/b-1=none be/b-2=none"; states(got.Servers) != want {
+		t.Fatalf("%s", states(got.Servers))
+	}
+}

@@ -1,0 +1,323 @@
+package haproxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zaptest"
+
+	"tandem/haproxy/haproxytest"
+)
+
+// sites are two sites of one web server each, behind a HAProxy, and a load of
+// about 1,000 requests a second on it, each over a new connection.
+type sites struct {
+	t    *testing.T
+	p    *haproxytest.Process
+	url  string
+	a, b atomic.Int64 // answers of each
+	fail atomic.Int64 // everything else
+}
+
+func startSites(t *testing.T, start func(*haproxytest.Process)) *sites {
+	t.Helper()
+	s := &sites{t: t}
+	port := haproxytest.Ports(t, 1)[0]
+	s.url = "http://127.0.0.1:" + port + "/"
+	config := haproxytest.Global + "  option redispatch 1\n  retries 3\nfrontend f\n  bind 127.0.0.1:" + port + "\n  default_backend be\nbackend be\n"
+	for _, name := range []string{"a", "b"} {
+		config += "  server " + name + "-1 " + serveSite(t, name) + " check inter 200ms fall 2\n"
+	}
+	s.p = haproxytest.New(t, config)
+	start(s.p)
+	return s
+}
+
+func serveSite(t *testing.T, name string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })}
+	done := make(chan struct{})
+	go func() { _ = server.Serve(l); close(done) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+	return l.Addr().String()
+}
+
+// load asks 1,000 times a second until the returned function is called.
+func (s *sites) load() (stop func()) {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	transport := &http.Transport{DisableKeepAlives: true}
+	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
+	var all sync.WaitGroup
+	const clients = 10
+	for range clients {
+		all.Go(func() {
+			tick := time.NewTicker(clients * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+					s.ask(client)
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		all.Wait()
+		transport.CloseIdleConnections()
+	}
+}
+
+func (s *sites) ask(client *http.Client) {
+	resp, err := client.Get(s.url)
+	if err != nil {
+		s.fail.Add(1)
+		return
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	switch {
+	case err == nil && string(body) == "a":
+		s.a.Add(1)
+	case err == nil && string(body) == "b":
+		s.b.Add(1)
+	default:
+		s.fail.Add(1)
+	}
+}
+
+func (s *sites) instance(name string) Config {
+	return Config{Socket: s.p.Socket, StateFile: filepath.Join(s.p.Dir, "state"), JournalFile: filepath.Join(s.p.Dir, "journal"), Log: zaptest.NewLogger(s.t).Named(name)}
+}
+
+// fileSays waits until the server-state file drains exactly the server.
+func (s *sites) fileSays(server string) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		b, _ := os.ReadFile(filepath.Join(s.p.Dir, "state"))
+		table, err := ParseServers(string(b), nil)
+		drained := drainedOf(table)
+		if err == nil && len(drained) == 1 && drained[ServerID{"be", server}] {
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("the file says %s", b)
+		}
+	}
+}
+
+func TestNoRequestToTheStandbySite(t *testing.T) {
+	plain := func(p *haproxytest.Process) { p.Start() }
+	master := func(p *haproxytest.Process) { p.StartMaster() }
+	cases := []struct {
+		name     string
+		start    func(*haproxytest.Process)
+		happens  func(*sites)
+		failures bool // HAProxy is away for a moment
+	}{
+		{"reload -sf", plain, func(s *sites) { s.p.Reload() }, false},
+		{"reload of a master", master, func(s *sites) { s.p.Signal(syscall.SIGUSR2) }, false},
+		{"crash and restart", plain, func(s *sites) { s.p.Signal(syscall.SIGKILL); <-s.p.Exited(); s.p.Start() }, true},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s := startSites(t, c.start)
+			i := run(t, s.instance("tandem"))
+			i.applied(toB)
+			s.fileSays("a-1")
+			pid := i.Observed().PID
+			stop := s.load()
+			time.Sleep(200 * time.Millisecond)
+			c.happens(s)
+			i.until("another process as wanted", func(o Observation) bool { return o.PID != pid && o.Applied == 2 })
+			time.Sleep(200 * time.Millisecond)
+			stop()
+			t.Logf("standby %d, active %d, failed %d", s.a.Load(), s.b.Load(), s.fail.Load())
+			if s.a.Load() != 0 {
+				t.Errorf("%d requests to the standby site", s.a.Load())
+			}
+			if s.fail.Load() != 0 && !c.failures {
+				t.Errorf("%d requests failed", s.fail.Load())
+			}
+		})
+	}
+}
+
+// HAProxy and sidecar start together, as after a power loss, and the decision
+// changed while HAProxy was away: the file was put in step with it.
+func TestDecisionChangedWhileHAProxyWasAway(t *testing.T) {
+	s := startSites(t, func(p *haproxytest.Process) { p.Start() })
+	i := run(t, s.instance("before"))
+	i.applied(toA)
+	s.fileSays("b-1")
+	s.p.Signal(syscall.SIGKILL)
+	<-s.p.Exited()
+	i.stop() // everything is off
+	i = run(t, s.instance("after"))
+	i.until("absence", func(o Observation) bool { return o.Reason == ReasonRefused })
+	i.Set(toB)
+	s.fileSays("a-1")
+	stop := s.load()
+	s.p.Start()
+	i.until("as wanted", func(o Observation) bool { return o.Applied == 2 })
+	time.Sleep(100 * time.Millisecond)
+	stop()
+	t.Logf("standby %d, active %d, failed %d", s.a.Load(), s.b.Load(), s.fail.Load())
+	if s.a.Load() != 0 || s.b.Load() == 0 {
+		t.Errorf("%d requests to the standby site, %d to the active", s.a.Load(), s.b.Load())
+	}
+}
+
+// Whatever the file says, what is wanted is there at once, and the drains of a
+// stale file are not taken for a person's.
+func TestBadStateFilesArePutRightAtOnce(t *testing.T) {
+	cases := map[string]func(path, good string) error{
+		"missing":   func(path, _ string) error { return os.Remove(path) },
+		"empty":     func(path, _ string) error { return os.WriteFile(path, nil, 0o600) },
+		"garbage":   func(path, _ string) error { return os.WriteFile(path, []byte("\x00\x01 garbage\n\n1\n"), 0o600) },
+		"truncated": func(path, good string) error { return os.WriteFile(path, []byte(good[:len(good)-60]), 0o600) },
+		"stale": func(path, good string) error {
+			stale := Patch(good, []Command{{ServerID{"be", "a-1"}, Ready}, {ServerID{"be", "b-1"}, Drain}})
+			return os.WriteFile(path, []byte(stale), 0o600)
+		},
+	}
+	for name, spoil := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := startSites(t, func(p *haproxytest.Process) { p.Start() })
+			i := run(t, s.instance("tandem"))
+			i.applied(toB)
+			s.fileSays("a-1")
+			path := filepath.Join(s.p.Dir, "state")
+			good, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.p.Signal(syscall.SIGKILL)
+			<-s.p.Exited()
+			i.until("death", gone)
+			if err := spoil(path, string(good)); err != nil {
+				t.Fatal(err)
+			}
+			s.p.Start()
+			begin := time.Now()
+			o, _ := i.until("as wanted", func(o Observation) bool { return o.PID == s.p.PID() && o.Applied == 2 })
+			t.Logf("right %v after it answered", time.Since(begin))
+			if want := "be/a-1=FDRAIN be/b-1=none"; states(o.Servers) != want || len(o.Held) != 0 {
+				t.Fatalf("%s %+v", states(o.Servers), o.Held)
+			}
+			s.fileSays("a-1")
+		})
+	}
+}
+
+func TestFileIsRestoredWhenSomebodyRemovesIt(t *testing.T) {
+	s := startSites(t, func(p *haproxytest.Process) { p.Start() })
+	i := run(t, s.instance("tandem"))
+	i.applied(toA)
+	s.fileSays("b-1")
+	if err := os.Remove(filepath.Join(s.p.Dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	s.fileSays("b-1")
+	i.stop()
+	left, err := filepath.Glob(filepath.Join(s.p.Dir, "*.tmp"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+// What HAProxy loads is what HAProxy printed, so a file made by Patch must load.
+func TestPatchedFileIsAcceptedByHAProxy(t *testing.T) {
+	p := haproxytest.New(t, haproxytest.Global+haproxytest.Backend("be", 2))
+	p.Start()
+	raw := strings.TrimSuffix(p.Do("show servers state"), "\n")
+	p.Signal(syscall.SIGKILL)
+	<-p.Exited()
+	patched := Patch(raw, []Command{{ServerID{"be", "a-2"}, Drain}, {ServerID{"be", "b-1"}, Drain}})
+	if err := os.WriteFile(filepath.Join(p.Dir, "state"), []byte(patched), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Start()
+	if got, want := really(t, p), "be/a-1=none be/a-2=FDRAIN be/b-1=FDRAIN be/b-2=none"; got != want {
+		t.Fatalf("%s", got)
+	}
+}
+
+func TestSessionsLeftOnADrainedSiteAreShut(t *testing.T) {
+	release := make(chan struct{})
+	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() { _ = server.Serve(l); close(served) }()
+	defer func() { _ = server.Close(); <-served }()
+	port := haproxytest.Ports(t, 1)[0]
+	p := haproxytest.Start(t, haproxytest.Global+"frontend f\n  bind 127.0.0.1:"+port+"\n  default_backend be\nbackend be\n  server a-1 "+l.Addr().String()+"\n  server b-1 "+serveSite(t, "b")+"\n")
+	i := run(t, Config{Socket: p.Socket})
+	i.applied(toA)
+	answers := make(chan int, 3)
+	for range 3 {
+		go func() {
+			transport := &http.Transport{DisableKeepAlives: true}
+			resp, err := (&http.Client{Transport: transport}).Get("http://127.0.0.1:" + port)
+			if err != nil {
+				answers <- 0
+				return
+			}
+			_ = resp.Body.Close()
+			answers <- resp.StatusCode
+		}()
+	}
+	for end := time.Now().Add(patience); !strings.Contains(p.Do("show stat be 4 -1"), "be,a-1,0,0,3,"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(p.Do("show stat be 4 -1"))
+		}
+	}
+	i.applied(toB)
+	select {
+	case code := <-answers:
+		t.Fatalf("a drain alone ended a session: %d", code)
+	case <-time.After(200 * time.Millisecond):
+	}
+	closing := toB
+	closing.Epoch, closing.Rules = 3, []Rule{toB.Rules[0], {Pattern: "*/a-*", Want: Drain, Close: true}}
+	i.Set(closing)
+	o, d := i.until("shut", func(o Observation) bool { return o.SessionsClosed == 3 })
+	t.Logf("after %v", d)
+	for range 3 {
+		if code := <-answers; code != http.StatusBadGateway && code != 0 {
+			t.Errorf("answer %d", code)
+		}
+	}
+	i.until("none left", func(o Observation) bool { return o.SessionsLeft == 0 })
+	if !o.Alive {
+		t.Errorf("%+v", o)
+	}
+	close(release)
+}

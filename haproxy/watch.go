@@ -1,0 +1,179 @@
+package haproxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+const (
+	// How old the held connection gets before a fresh one takes its
+	// place: HAProxy ends idle ones after `stats timeout`, 10 s by default, and
+	// that must not look like a death.
+	renewHeld = time.Second
+	// How long after the end of the held connection HAProxy has to
+	// answer a fresh one. In master-worker mode the master keeps the socket open
+	// when a worker has died, so nobody refuses.
+	endGrace = 30 * time.Millisecond
+	// How much later than its deadline a look may end before this process is
+	// taken to have stood still itself.
+	stall = 60 * time.Millisecond
+	// How often a socket that refuses is tried: what starts there
+	// may start wrong.
+	whileAway = 20 * time.Millisecond
+)
+
+// verdict is what one look of the watch found.
+type verdict struct {
+	alive bool
+	info  Info       // of the process that answered
+	fault *talkError // why not alive, or what is wrong all the same
+	held  *held      // set if only this connection answers
+}
+
+// watch finds out whether HAProxy is alive, and which process it is. It never
+// waits for anything but the answer to its own small question, so it is not held
+// up by what goes on elsewhere.
+type watch struct {
+	socket  string
+	timeout time.Duration
+	every   time.Duration
+	kick    <-chan struct{} // look now
+	report  func(verdict)   // called for each look, in order
+	// offer passes on a conversation that has served its purpose here, and says
+	// whether somebody took it.
+	offer func(*conversation) bool
+
+	held *held
+	last Info // who answered last
+}
+
+// run looks until the context ends.
+func (w *watch) run(ctx context.Context) {
+	defer func() { w.held.close() }()
+	grace := time.Duration(0)
+	for {
+		start := time.Now()
+		v := w.look(ctx, grace)
+		if !v.alive && v.fault.Reason == ReasonHung && time.Since(start) > w.timeout+stall {
+			// It was this process that did not run: the silence proves nothing.
+			v = w.look(ctx, 0)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		w.report(v)
+		grace = w.rest(ctx, v)
+	}
+}
+
+// rest waits for the next look and returns how long HAProxy has to answer it if
+// the held connection ended meanwhile, else 0.
+func (w *watch) rest(ctx context.Context, v verdict) time.Duration {
+	pause := w.every
+	if !v.alive {
+		pause = min(pause, whileAway)
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	var ended <-chan struct{}
+	if w.held != nil {
+		ended = w.held.ended
+	}
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-w.kick:
+	case <-ended:
+		w.drop()
+		return min(endGrace, w.timeout)
+	}
+	return 0
+}
+
+// look asks once, over a fresh connection and, if that fails, over the held one.
+// Together they have the timeout: HAProxy is hung when it has been silent so
+// long, not earlier.
+func (w *watch) look(ctx context.Context, grace time.Duration) verdict {
+	start := time.Now()
+	silence := w.timeout
+	switch {
+	case grace > 0:
+		silence = grace
+	case w.held != nil:
+		silence = w.timeout * 2 / 3
+	}
+	var known *Info
+	if w.held != nil && time.Since(w.held.since) <= renewHeld {
+		known = &w.last
+	}
+	c, err := converse(ctx, w.socket, silence, silence, known)
+	if err == nil {
+		return w.answered(c)
+	}
+	fault := classify(w.socket, err)
+	if ctx.Err() != nil {
+		return verdict{fault: fault}
+	}
+	if grace > 0 {
+		if fault.Reason == ReasonHung {
+			fault = &talkError{Reason: ReasonDied, Detail: mend(ReasonDied, w.socket)}
+		}
+		return verdict{fault: fault}
+	}
+	return w.askHeld(fault, start)
+}
+
+// answered judges who answered, and holds the connection open if it is the first
+// to this process, or the one before is old. A connection to another process is
+// closed: it would keep it alive.
+func (w *watch) answered(c *conversation) verdict {
+	info := c.info
+	w.last = info
+	if info.Stopping {
+		c.close()
+		w.drop()
+		return verdict{info: info, fault: &talkError{Reason: ReasonStopping, Detail: mend(ReasonStopping, w.socket)}}
+	}
+	if w.held == nil || w.held.process != info.Process || time.Since(w.held.since) > renewHeld {
+		w.drop()
+		w.held = keepOpen(c)
+	} else if !w.offer(c) {
+		c.close()
+	}
+	v := verdict{alive: true, info: info}
+	if info.Level != "admin" {
+		v.fault = &talkError{Reason: ReasonNotAdmin, Detail: mend(ReasonNotAdmin, w.socket) + " (it is " + info.Level + ")"}
+	}
+	return v
+}
+
+// askHeld asks the process that answered before, for the rest of the timeout.
+func (w *watch) askHeld(fault *talkError, start time.Time) verdict {
+	if w.held == nil {
+		return verdict{fault: fault}
+	}
+	rest := max(w.timeout-time.Since(start), lastChance)
+	var info Info
+	err := w.held.use(rest, func(c *conversation) error {
+		err := c.hello()
+		info = c.info
+		return err
+	})
+	switch {
+	case err == nil && !info.Stopping && info.Process == w.held.process:
+		return verdict{alive: true, info: info, held: w.held, fault: &talkError{
+			Reason: ReasonSocketGone, Detail: mend(ReasonSocketGone, w.socket), Err: fault.Err,
+		}}
+	case errors.Is(err, net.ErrClosed) && fault.Reason == ReasonHung:
+		fault = &talkError{Reason: ReasonDied, Detail: mend(ReasonDied, w.socket)}
+	}
+	w.drop()
+	return verdict{fault: fault}
+}
+
+func (w *watch) drop() {
+	w.held.close()
+	w.held = nil
+}

@@ -1,0 +1,352 @@
+package haproxy
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// It bounds one conversation of the worker, in timeouts: one that
+	// dribbles is not hung, and must end all the same.
+	wholeTalk = 20
+	// It bounds how often one cycle compares: ready, drain, and once more.
+	passes = 4
+	// It bounds how many commands stand in one log line.
+	shown = 20
+)
+
+// worker observes and reconciles: one goroutine, one conversation at a time.
+type worker struct {
+	i      *Instance
+	keeper *keeper
+	log    *zap.Logger
+
+	journal  Journal
+	saved    Journal // as it is on disk
+	process  Process
+	fromFile func(ServerID) bool // what the process may have read at its start
+	table    []Server
+	raw      string
+	tableAt  time.Time
+	calm     uint64 // edition of what was last found true, nothing being under way; else 0
+	prepared uint64 // edition that the server-state file was prepared for; else 0
+	kicked   time.Time
+	pace     pace
+	closer   closer
+	told     told
+}
+
+// told is what has been logged, so that it is not logged again.
+type told struct {
+	held    []Hold
+	pending []Command
+	applied uint64
+	journal string
+}
+
+func newWorker(i *Instance, k *keeper) *worker {
+	return &worker{
+		i: i, keeper: k, log: i.log,
+		fromFile: func(ServerID) bool { return false },
+		pace:     pace{poll: i.cfg.Poll},
+	}
+}
+
+func (w *worker) run(ctx context.Context) {
+	w.load()
+	// The watch offers a conversation each time it has asked; if it does not for
+	// once, the worker looks by itself.
+	patience := w.i.cadence() * 3 / 2
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		var offered *conversation
+		select {
+		case <-ctx.Done():
+			return
+		case offered = <-w.i.offers:
+		case <-timer.C:
+		case <-w.i.wake:
+			w.pace.now()
+		}
+		if offered != nil || w.i.Observed().Alive {
+			w.cycle(ctx, offered)
+		} else {
+			w.prepare()
+		}
+		timer.Reset(patience)
+	}
+}
+
+// load remembers what an earlier sidecar knew.
+func (w *worker) load() {
+	if w.i.cfg.JournalFile != "" {
+		j, err := loadJournal(w.i.cfg.JournalFile)
+		if err != nil {
+			w.log.Error("journal not read: drains found now count as ours only on the standby site", zap.Error(err))
+		}
+		w.journal, w.saved = j, j.clone()
+	}
+	if w.i.keepsFile() {
+		raw, table, err := w.keeper.read()
+		if err == nil {
+			w.raw, w.table = raw, table
+		} else {
+			w.log.Info("no usable server-state file yet", zap.Error(err))
+		}
+	}
+}
+
+// cycle is one conversation: look, compare, send, read back.
+func (w *worker) cycle(ctx context.Context, offered *conversation) {
+	err := w.talk(ctx, offered, func(c *conversation) error {
+		if c.info.Stopping {
+			return &talkError{Reason: ReasonStopping, Detail: mend(ReasonStopping, w.i.cfg.Socket)}
+		}
+		w.meet(c.info)
+		due, err := w.pace.due(c, len(w.table), time.Now())
+		if err != nil || !due {
+			return err
+		}
+		return w.settle(c)
+	})
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	fault := classify(w.i.cfg.Socket, err)
+	w.calm = 0
+	w.pace.now() // what was sent may or may not have been carried out
+	w.i.metrics.failed(fault.Reason)
+	w.i.update(func(o *Observation) { o.Failures++ })
+	w.log.Debug("conversation with haproxy failed", zap.String("reason", string(fault.Reason)), zap.Error(err))
+	if time.Since(w.kicked) > w.i.cadence()/4 { // a fault that stays must not become a busy loop
+		w.kicked = time.Now()
+		signal(w.i.kick)
+	}
+}
+
+// talk uses the conversation that is offered, or opens one, or uses the one that
+// is held if no new one is to be had.
+func (w *worker) talk(ctx context.Context, c *conversation, f func(*conversation) error) error {
+	whole := wholeTalk * w.i.cfg.Timeout
+	if c == nil {
+		if spare := w.i.spare(); spare != nil {
+			return spare.use(whole, f)
+		}
+		var err error
+		if c, err = converse(ctx, w.i.cfg.Socket, w.i.cfg.Timeout, whole, nil); err != nil {
+			return err
+		}
+	}
+	defer c.close()
+	c.silence, c.until = w.i.cfg.Timeout, time.Now().Add(whole)
+	return f(c)
+}
+
+// meet notices another process.
+func (w *worker) meet(info Info) {
+	if w.process == info.Process {
+		return
+	}
+	if w.process != (Process{}) {
+		signal(w.i.kick) // the watch still holds a connection to the one before
+	}
+	w.process = info.Process
+	w.told.applied, w.calm = 0, 0
+	w.pace.now()
+	w.i.metrics.processes.Inc()
+	if w.i.cfg.StateFile != "" {
+		w.fromFile = w.keeper.lately()
+		w.keeper.look()
+	}
+}
+
+// settle reads the table, carries out what is missing, a step at a time, reading
+// back after each, and tells what came of it. When nothing has changed since all
+// was found true, reading is all it does.
+func (w *worker) settle(c *conversation) error {
+	start := time.Now()
+	same, err := w.read(c)
+	if err != nil {
+		return err
+	}
+	took := time.Since(start)
+	w.pace.cost(took)
+	w.i.metrics.observed(took)
+	desired, edition := w.i.wanted()
+	if same && edition != 0 && edition == w.calm && !w.closer.busy && w.i.Observed().Applied == desired.Epoch {
+		w.i.seen(w.tableAt)
+		return nil
+	}
+	if edition != 0 {
+		w.learn(c, desired)
+		if !w.i.cfg.Observe && c.info.Level == "admin" {
+			err = w.reconcile(c, desired)
+		}
+	}
+	missing := w.publish(desired, edition != 0)
+	w.calm = 0
+	if err == nil && len(missing) == 0 && w.journal.settled() {
+		w.calm = edition
+	}
+	return err
+}
+
+// reconcile carries out what is missing.
+func (w *worker) reconcile(c *conversation, desired Desired) error {
+	tried := make(map[Command]bool)
+	for range passes {
+		step := firstStep(remaining(desired, Diff(desired, w.table, w.journal), tried))
+		if len(step) == 0 {
+			break
+		}
+		if err := w.carryOut(c, desired, step); err != nil {
+			return err
+		}
+	}
+	return w.closer.run(c, w, desired)
+}
+
+// remaining leaves out what this cycle has sent already and what did not come
+// true, so that one server that will not become ready does not keep the drains
+// back for ever. With DrainFirst nothing is left out: there the one must not
+// happen without the other.
+func remaining(desired Desired, commands []Command, tried map[Command]bool) []Command {
+	if desired.DrainFirst {
+		return commands
+	}
+	left := slices.DeleteFunc(commands, func(c Command) bool { return tried[c] })
+	for _, c := range firstStep(left) {
+		tried[c] = true
+	}
+	return left
+}
+
+// read reads the table and says whether it is as it was.
+func (w *worker) read(c *conversation) (same bool, err error) {
+	table, raw, err := c.servers(w.table)
+	if err != nil {
+		return false, err
+	}
+	same = slices.Equal(table, w.table) && !w.tableAt.IsZero()
+	if !same {
+		w.table = table
+	}
+	w.raw, w.tableAt, w.prepared = raw, time.Now(), 0
+	return same, nil
+}
+
+// learn brings the journal up to date with the table.
+func (w *worker) learn(c *conversation, desired Desired) {
+	w.journal = w.journal.Learn(desired, w.table, c.info.Process, w.fromFile, time.Now())
+	w.save()
+}
+
+// carryOut sends one step and reads back.
+func (w *worker) carryOut(c *conversation, desired Desired, step []Command) error {
+	start := time.Now()
+	w.journal = w.journal.Intend(step, start)
+	w.save()
+	lines := make([]string, len(step))
+	for n, command := range step {
+		lines[n] = command.String()
+	}
+	complaints, err := c.send(lines)
+	w.i.metrics.sent(step)
+	w.report(step, complaints, err)
+	if err != nil {
+		return err
+	}
+	if _, err = w.read(c); err != nil {
+		return err
+	}
+	w.learn(c, desired)
+	w.i.metrics.took(time.Since(start))
+	return nil
+}
+
+func (w *worker) report(step []Command, complaints []Complaint, err error) {
+	w.i.update(func(o *Observation) {
+		o.Changes += uint64(len(step) - len(complaints))
+		o.Failures += uint64(len(complaints))
+	})
+	fields := []zap.Field{
+		zap.String("want", step[0].Want.String()), zap.Int("servers", len(step)),
+		zap.Strings("commands", show(step)),
+	}
+	if len(complaints) > 0 {
+		w.i.metrics.failed("command-refused")
+		fields = append(fields, zap.Int("refused", len(complaints)), zap.String("answer", complaints[0].Text))
+	}
+	if err != nil {
+		w.log.Warn("servers not set, or not known to be", append(fields, zap.Error(err))...)
+		return
+	}
+	w.log.Info("servers set", fields...)
+}
+
+func show(commands []Command) []string {
+	lines := make([]string, 0, min(len(commands), shown+1))
+	for n, c := range commands {
+		if n == shown {
+			return append(lines, "…")
+		}
+		lines = append(lines, c.String())
+	}
+	return lines
+}
+
+// save writes the journal before anything is sent that it must know of.
+func (w *worker) save() {
+	if w.i.cfg.JournalFile == "" || w.i.cfg.Observe || w.journal.equal(w.saved) {
+		return
+	}
+	if err := saveJournal(w.i.cfg.JournalFile, w.journal); err != nil {
+		if w.told.journal != err.Error() {
+			w.told.journal = err.Error()
+			w.log.Error("journal not written: after a restart drains of ours may pass for an operator's", zap.Error(err))
+		}
+		return
+	}
+	w.saved, w.told.journal = w.journal.clone(), ""
+	w.keeper.journalWritten()
+}
+
+// prepare keeps the server-state file in step with what is wanted while HAProxy
+// is away, so that it starts as it should be.
+func (w *worker) prepare() {
+	w.calm = 0
+	desired, edition := w.i.wanted()
+	if edition == 0 || !w.i.keepsFile() || w.raw == "" {
+		return
+	}
+	if w.prepared == edition {
+		return
+	}
+	w.prepared = edition
+	missing := Diff(desired, w.table, w.journal)
+	if len(missing) == 0 {
+		return
+	}
+	w.journal = w.journal.Intend(missing, time.Now())
+	w.save()
+	w.file(missing)
+}
+
+// file hands the table to the keeper as it will be when all is carried out.
+func (w *worker) file(missing []Command) {
+	if !w.i.keepsFile() {
+		return
+	}
+	raw := Patch(w.raw, missing)
+	table := w.table
+	if len(missing) > 0 {
+		if patched, err := ParseServers(raw, w.table); err == nil {
+			table = patched
+		}
+	}
+	w.keeper.put(raw, table)
+}
