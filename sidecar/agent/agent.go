@@ -1,0 +1,349 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"tandem/haproxy"
+	"tandem/lib/gossip"
+	"tandem/lib/lease"
+	"tandem/lib/vip"
+	"tandem/sidecar/site"
+	"tandem/sidecar/status"
+)
+
+// The roles of a node.
+const (
+	RoleLB      = "lb"      // beside a HAProxy; may hold leases
+	RoleWitness = "witness" // votes, carries nothing
+	RoleSite    = "site"    // runs hooks beside a site's applications
+)
+
+// ResourceSite is the lease whose holder makes the site decision.
+const ResourceSite = "site"
+
+// vipPrefix precedes the group's name in the lease of a virtual IP.
+const vipPrefix = "vip/"
+
+// Network is the way to the other sidecars: opaque bytes, late, twice, out of
+// order or never.
+type Network interface {
+	Messages() <-chan []byte
+	Changed() <-chan struct{}
+	Members() []gossip.Member
+	Send(node string, b []byte) error
+	Broadcast(key string, b []byte) error
+	Health() gossip.Health
+}
+
+// Addresses takes virtual IPs up and lets them go.
+type Addresses interface {
+	Set(group string, d vip.Desired) error
+	Answer(group string) error
+	Status() vip.Status
+	Events() <-chan vip.Event
+	MinLease() time.Duration
+	Carrier(group string) bool
+	NextHops(group string) (four, six netip.Addr)
+	Left(group string) (int, error)
+}
+
+// LoadBalancer is the HAProxy beside this node.
+type LoadBalancer interface {
+	Set(d haproxy.Desired)
+	Changed() <-chan struct{}
+	Observed() haproxy.Observation
+}
+
+// Hooks runs commands and tells how they ended. Start never blocks.
+type Hooks interface {
+	Start(run site.HookRun)
+	Done() <-chan HookResult
+}
+
+// HookResult is the end of one hook order: every command succeeded, or Err
+// and Detail say what went wrong.
+type HookResult struct {
+	Run    site.HookRun
+	OK     bool
+	Err    site.Reason
+	Detail string // exit code, duration and the end of the output, for people
+}
+
+// Store keeps what must outlive a restart. A nil Store keeps nothing.
+type Store interface {
+	Records() ([]lease.Record, error)
+	SaveRecords(rs []lease.Record) error
+	Maintenance() (bool, error)
+	SaveMaintenance(on bool) error
+	History() ([]status.Transition, error)
+	AppendHistory(t status.Transition) error
+}
+
+// Config says who this node is and what it may do. All durations are
+// validated by package config.
+type Config struct {
+	Node        string
+	Incarnation lease.Incarnation
+	Cluster     string
+	Role        string
+	Site        string
+	Version     string
+	Settings    map[string]string // what must be the same on all nodes: variable to digest
+
+	Voters   []string              // in the order of TANDEM_PEERS
+	Peers    map[string]netip.Addr // addresses of voters, as far as known
+	Mode     lease.Mode
+	Tuning   lease.Tuning
+	MaxLease time.Duration
+
+	Groups      []string            // groups of virtual IPs, at least one
+	VIPs        map[string][]string // the addresses of each group, as configured
+	Prefer      map[string]string   // group → node; "" or absent: the first lb peer
+	VIPFailback time.Duration       // 0: never
+	MoveGrace   time.Duration
+
+	Sites   *site.Config // nil: no sites are configured
+	Hooks   []string     // the kinds of hook that this node has commands for
+	Observe bool
+
+	// Probe reports whether this node reaches anybody outside the cluster; it
+	// is asked only in pair mode and must not block. nil: what HAProxy sees.
+	Probe func() bool
+}
+
+// Deps are the outside systems. LB is nil on a node without HAProxy,
+// Addresses on a node that carries none, Store without a state directory.
+type Deps struct {
+	Now        func() time.Duration // CLOCK_BOOTTIME, what leases are measured with
+	Network    Network
+	Addresses  Addresses
+	LB         LoadBalancer
+	Hooks      Hooks
+	Hold       Hold // nil: requests are not held
+	Store      Store
+	Log        *zap.Logger
+	Registerer prometheus.Registerer
+}
+
+// Agent is one node. Create it with New, start it with Run.
+type Agent struct {
+	cfg  Config
+	deps Deps
+	log  *zap.Logger
+
+	lease     *lease.Machine
+	inputs    []lease.Input // what obeying an output asked for
+	stepping  bool
+	leaseWake time.Duration // when the lease machine wants to be asked next
+	due       time.Duration // when the rest does
+	dirty     bool          // something happened that the rest must see at once
+	groups    map[string]*group
+	decider   *site.Decider // only while the site lease is held
+
+	boot   string
+	seq    uint64
+	peers  map[string]*peer
+	self   report
+	told   []byte        // what was last reported, without its sequence number
+	toldAt time.Duration // when
+
+	decided     lease.Record  // the site decision that is acted on
+	decision    site.Decision // the same, decoded
+	decidedFrom string        // who announced it
+	maintenance bool
+	stopping    bool
+	started     time.Duration
+
+	vips          kernelView // what the addresses said last
+	applied       appliedState
+	unsaved       map[string]lease.Record // what could not be written to disk yet
+	releasedAt    time.Duration           // when the last lease was let go
+	decidingSince time.Duration           // when the site lease was taken up
+	siteHeardAt   time.Duration           // when a live holder of the site lease was last known
+	pathSince     time.Duration           // since when another sees the active site and this node does not
+	lbAlive       bool
+	lbPID         int
+
+	orders     map[string]hookWait    // hooks that nodes run for this decider
+	hooksRun   map[string]*HookResult // hooks run here, by id; nil while one runs
+	hookFrom   map[string]string      // who wants to know
+	hooksEnded []string               // ids of those that ended, oldest first
+	pending    map[string]*pendingCommand
+	underWay   map[string]begunCommand // commands that have begun here and not ended
+	seen       *seenCommands
+	history    *history
+	requests   chan func()
+	metrics    *metrics
+	warned     map[string]time.Duration
+}
+
+// New checks the configuration and prepares the machines; it starts nothing.
+func New(cfg Config, deps Deps) (*Agent, error) {
+	now := deps.Now()
+	var restored []lease.Record
+	var maintenance bool
+	hist := newHistory(cfg.Node, deps.Store)
+	if deps.Store != nil {
+		var err error
+		if restored, err = deps.Store.Records(); err != nil {
+			return nil, err
+		}
+		if maintenance, err = deps.Store.Maintenance(); err != nil {
+			return nil, err
+		}
+		if err = hist.load(); err != nil {
+			return nil, err
+		}
+	}
+	m, err := lease.New(lease.Config{
+		Node: cfg.Node, Incarnation: cfg.Incarnation, Voters: cfg.Voters, Mode: cfg.Mode,
+		MaxLease: cfg.MaxLease, Tuning: cfg.Tuning, Restored: restored, Seed: seedOf(cfg.Incarnation),
+	}, now)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		cfg: cfg, deps: deps, log: deps.Log, lease: m, started: now, leaseWake: now, dirty: true,
+		boot:   bootName(cfg.Incarnation),
+		groups: map[string]*group{}, peers: map[string]*peer{},
+		orders: map[string]hookWait{}, hooksRun: map[string]*HookResult{}, hookFrom: map[string]string{},
+		pending: map[string]*pendingCommand{}, underWay: map[string]begunCommand{}, unsaved: map[string]lease.Record{},
+		seen: newSeenCommands(), history: hist, requests: make(chan func()), warned: map[string]time.Duration{},
+		maintenance: maintenance,
+		// A node that has just started goes on routing for as long as one that has
+		// just lost the decider.
+		siteHeardAt: now + lease.Remember(cfg.MaxLease),
+	}
+	for _, g := range cfg.Groups {
+		a.groups[g] = &group{name: g, resource: vipPrefix + g}
+	}
+	for _, r := range restored {
+		if g := a.groupOf(r.Resource); g != nil {
+			g.lastHolder = decodeVIP(r.Value.Data).Holder
+		}
+	}
+	for _, v := range cfg.Voters {
+		if v != cfg.Node {
+			a.peers[v] = &peer{name: v, voter: true}
+		}
+	}
+	a.metrics = newMetrics(a)
+	if deps.Registerer != nil {
+		if err := a.metrics.register(deps.Registerer); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// Run is the loop. It returns when ctx has ended and everything that this node
+// held is handed over or let go.
+func (a *Agent) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	defer close(a.history.closed)
+	a.note(status.Transition{Resource: "node", Event: "start", To: a.cfg.Role, Reason: "started"})
+	done := ctx.Done()
+	var lbChanged <-chan struct{}
+	if a.deps.LB != nil {
+		lbChanged = a.deps.LB.Changed()
+	}
+	var vipEvents <-chan vip.Event
+	if a.deps.Addresses != nil {
+		vipEvents = a.deps.Addresses.Events()
+	}
+	var hooksDone <-chan HookResult
+	if a.deps.Hooks != nil {
+		hooksDone = a.deps.Hooks.Done()
+	}
+	for {
+		select {
+		case <-done:
+			done = nil
+			a.beginStop()
+		case b := <-a.deps.Network.Messages():
+			a.receive(b)
+		case <-a.deps.Network.Changed():
+			a.membersChanged()
+		case <-lbChanged:
+			a.stepLease(lease.Tick{})
+			a.lbChanged()
+		case e := <-vipEvents:
+			a.vipEvent(e)
+		case r := <-hooksDone:
+			a.stepLease(lease.Tick{}) // what has run out while this process stood still comes first
+			a.hookEnded(r)
+			a.dirty = true
+		case f := <-a.requests:
+			a.stepLease(lease.Tick{})
+			f()
+			a.dirty = true
+		case <-timer.C:
+		}
+		a.turn()
+		if a.stopping && a.allLetGo() {
+			return nil
+		}
+		timer.Reset(max(a.next()-a.deps.Now(), 0))
+	}
+}
+
+// lookEvery is how often standing, site and report are looked at when nothing
+// happens. Votes come and go a hundred times a second and concern the lease
+// machine alone.
+const lookEvery = 250 * time.Millisecond
+
+// turn is what follows every input: the lease machine is asked, and if
+// something happened, standing, site decision and report are brought up to
+// date.
+func (a *Agent) turn() {
+	a.stepLease(lease.Tick{})
+	now := a.deps.Now()
+	if !a.dirty && now < a.due {
+		return
+	}
+	a.dirty, a.due = false, now+lookEvery
+	a.stand(now)
+	a.stepSite(a.deps.Now())
+	a.tell(a.deps.Now())
+	a.announceLeases(a.deps.Now())
+	a.sweep(now)
+}
+
+// next is when the loop must turn again if nothing comes in.
+func (a *Agent) next() time.Duration {
+	if a.dirty {
+		return 0
+	}
+	return min(a.leaseWake, a.due)
+}
+
+// wakeAt asks for another look at t, unless there is one earlier anyway.
+func (a *Agent) wakeAt(t time.Duration) {
+	if t > 0 && t < a.due {
+		a.due = t
+	}
+}
+
+// ask runs f in the loop and waits for it, or for ctx.
+func (a *Agent) ask(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case a.requests <- func() { f(); close(done) }:
+	case <-a.history.closed:
+		return errStopped
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

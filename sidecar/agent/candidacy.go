@@ -1,0 +1,406 @@
+package agent
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tandem/haproxy"
+	"tandem/lib/lease"
+	"tandem/lib/vip"
+	"tandem/sidecar/status"
+)
+
+// Reasons why a node may not hold an address.
+const (
+	reasonNotLB       = "not-a-load-balancer"
+	reasonFollower    = "no-vote"
+	reasonMaintenance = "maintenance"
+	reasonStopping    = "stopping"
+	reasonNoCarrier   = "no-carrier"
+	reasonCatchingUp  = "catching-up"
+	reasonPath        = "path-lost"
+	reasonNoDecision  = "no-decision-yet"
+	reasonObserve     = "observe-only"
+)
+
+// Reasons for handing an address over.
+const (
+	moveCommand  lease.Reason = "command"
+	moveFailback lease.Reason = "failback"
+)
+
+// pathPatience is how long this node alone must have lost sight of the active
+// site before the address moves to one that sees it: two load balancers do not
+// notice the death of a site in the same instant.
+const pathPatience = 500 * time.Millisecond
+
+// group is one lease of virtual IPs as this node lives it.
+type group struct {
+	name, resource string
+	holding        bool
+	deadline       time.Duration
+	since          time.Duration
+	epoch          uint64
+	lastHolder     string
+	told           string // the holder last noted
+	setError       string
+
+	// After a planned hand-over by this node:
+	successor  string
+	yieldUntil time.Duration
+	newUntil   time.Duration // until when new connections are served here all the same
+	moveID     string        // the command that asked for it, and for whom
+	moveTo     string
+	// After a planned hand-over to this node:
+	predecessor string
+	strays      hops
+	straysUntil time.Duration
+	sawYield    bool // it has said that it serves what it carried
+
+	preferredOKSince time.Duration // since when the preferred node could take the address back
+	unfit            string        // the reason last logged for keeping it as last resort
+}
+
+func (g *group) yielding() bool { return g.yieldUntil > 0 }
+
+func (g *group) desired() vip.Desired {
+	return vip.Desired{
+		Role: vip.Holding, Deadline: g.deadline,
+		Predecessor: g.strays.Four, Predecessor6: g.strays.Six, StraysUntil: g.straysUntil,
+	}
+}
+
+// eligible says whether this node may take up an address, and if not, why.
+func (a *Agent) eligible(now time.Duration) (ok bool, reason, detail string) {
+	switch {
+	case a.cfg.Role != RoleLB:
+		return false, reasonNotLB, ""
+	case !slices.Contains(a.cfg.Voters, a.cfg.Node):
+		return false, reasonFollower, "only nodes listed in TANDEM_PEERS can hold a lease"
+	case a.stopping:
+		return false, reasonStopping, ""
+	case a.maintenance:
+		return false, reasonMaintenance, ""
+	case a.onlooker(now):
+		return false, reasonObserve, "this node only observes (TANDEM_OBSERVE=true) and others act"
+	}
+	if a.deps.LB != nil {
+		if o := a.deps.LB.Observed(); !o.Alive {
+			return false, string(o.Reason), o.Detail
+		}
+	}
+	if lost := len(a.kernel(now).noCarrier); lost > 0 && lost == len(a.cfg.Groups) {
+		return false, reasonNoCarrier, "an interface of TANDEM_VIPS is missing, down or has no carrier"
+	}
+	if a.cfg.Sites == nil || a.deps.LB == nil {
+		return true, "", ""
+	}
+	if a.pathLost(now) {
+		return false, reasonPath, "another load balancer sees the active site, this one does not"
+	}
+	if a.holdsAny() {
+		return true, "", ""
+	}
+	if a.decided.Value.Epoch == 0 {
+		return false, reasonNoDecision, ""
+	}
+	if o := a.deps.LB.Observed(); a.appliedEpoch(o) < a.decided.Value.Epoch {
+		if o.Reason != "" { // it answers, and something keeps it from obeying
+			return false, string(o.Reason), o.Detail
+		}
+		return false, reasonCatchingUp, "HAProxy does not yet route as decided"
+	}
+	return true, "", ""
+}
+
+func orWord(word, otherwise string) string {
+	if word == "" {
+		return otherwise
+	}
+	return word
+}
+
+func (a *Agent) holdsAny() bool {
+	for _, g := range a.groups {
+		if g.holding {
+			return true
+		}
+	}
+	return false
+}
+
+// onlooker says whether this node only observes beside others that act. Where
+// all observe, they play the whole game among themselves and touch nothing.
+func (a *Agent) onlooker(now time.Duration) bool {
+	if !a.cfg.Observe {
+		return false
+	}
+	for name := range a.peers {
+		if r := a.fresh(name, now); r != nil && r.Role == RoleLB && !r.Observe {
+			return true
+		}
+	}
+	return false
+}
+
+// appliedEpoch is the decision that HAProxy obeys; what only observes would
+// have obeyed at once.
+func (a *Agent) appliedEpoch(o haproxy.Observation) uint64 {
+	if a.cfg.Observe && o.Alive {
+		return a.decided.Value.Epoch
+	}
+	return o.Applied
+}
+
+// fit says whether a peer is worth handing a lease to; g is the group of
+// addresses, or nil for the site lease.
+func (a *Agent) fit(name string, g *group, now time.Duration) bool {
+	r := a.fresh(name, now)
+	if r == nil || !r.Eligible || r.Role != RoleLB || r.Observe != a.cfg.Observe || g != nil && slices.Contains(r.NoCarrier, g.name) {
+		return false
+	}
+	ago, ok := a.lease.PeerHeard(now, name)
+	return ok && ago <= heardWithin
+}
+
+// soonFit says whether a peer is fit, or will be in a moment: one that has just
+// started is not to lose its place to who was a millisecond earlier.
+func (a *Agent) soonFit(name string, g *group, now time.Duration) bool {
+	r := a.fresh(name, now)
+	if r == nil || r.Role != RoleLB || r.Observe != a.cfg.Observe || g != nil && slices.Contains(r.NoCarrier, g.name) {
+		return false
+	}
+	soon := r.Eligible || r.Reason == reasonNoDecision || r.Reason == reasonCatchingUp
+	if !a.votesHeard(now) { // nobody holds anything yet: a report is all there is
+		return soon && a.alive(name, now)
+	}
+	ago, ok := a.lease.PeerHeard(now, name)
+	return soon && ok && ago <= heardWithin
+}
+
+// votesHeard says whether any other voter spoke of leases of late.
+func (a *Agent) votesHeard(now time.Duration) bool {
+	for _, v := range a.cfg.Voters {
+		if ago, ok := a.lease.PeerHeard(now, v); ok && v != a.cfg.Node && ago <= heardWithin {
+			return true
+		}
+	}
+	return false
+}
+
+// order lists the voters in the order in which they should hold a group: who
+// held it last if it does not come back by itself, the preferred one, the rest.
+func (a *Agent) order(g *group) []string {
+	var out []string
+	add := func(n string) {
+		if n != "" && slices.Contains(a.cfg.Voters, n) && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	if a.cfg.VIPFailback == 0 {
+		add(g.lastHolder)
+	}
+	add(a.cfg.Prefer[g.name])
+	add(g.lastHolder)
+	for _, v := range a.cfg.Voters {
+		add(v)
+	}
+	return out
+}
+
+// rank counts the nodes that should come before this one and seem able to. The
+// holder is not among them: when its lease has run out it is not able to.
+func (a *Agent) rank(g *group, now time.Duration) int {
+	n := 0
+	holder := a.holder(g.resource)
+	for _, v := range a.order(g) {
+		if v == a.cfg.Node {
+			return n
+		}
+		if v != holder && a.soonFit(v, g, now) {
+			n++
+		}
+	}
+	return n
+}
+
+// successor is the best node to hand a group to, or "".
+func (a *Agent) successor(g *group, now time.Duration) string {
+	for _, v := range a.order(g) {
+		if v != a.cfg.Node && a.fit(v, g, now) {
+			return v
+		}
+	}
+	return ""
+}
+
+// preferred is the node that a group should rest with: the configured one,
+// else the first load balancer among the peers.
+func (a *Agent) preferred(g *group) string {
+	if p := a.cfg.Prefer[g.name]; p != "" {
+		return p
+	}
+	for _, v := range a.cfg.Voters {
+		if v == a.cfg.Node && a.cfg.Role == RoleLB {
+			return v
+		}
+		if p := a.peers[v]; p != nil && p.report != nil && p.report.Role == RoleLB {
+			return v
+		}
+	}
+	return ""
+}
+
+// stand tells the lease machine for what this node bids, and hands over what
+// it should no longer hold.
+func (a *Agent) stand(now time.Duration) {
+	if a.cfg.Mode == lease.ModePair {
+		a.stepLease(lease.Reach{OK: a.reaches()})
+	}
+	a.stepLease(lease.Floor{Min: a.minLease(now)})
+	able, why, detail := a.eligible(now)
+	for _, name := range a.cfg.Groups {
+		g := a.groups[name]
+		a.endYield(now, g)
+		ok, reason := able, why
+		if ok && a.kernel(now).noCarrier[name] {
+			ok, reason = false, reasonNoCarrier
+		}
+		switch {
+		case g.holding && (a.stopping || a.maintenance):
+			a.giveUp(now, g, reason)
+		case g.holding && !ok:
+			a.failOver(now, g, reason, detail)
+		case g.holding:
+			g.unfit = ""
+			a.endStrays(now, g)
+			a.failBack(now, g)
+		}
+		willing := a.cfg.Role == RoleLB && !a.stopping && !a.maintenance && (ok || a.lastResort(g, now))
+		a.stepLease(lease.Stand{Resource: g.resource, Willing: willing, Rank: a.rank(g, now)})
+	}
+	if a.cfg.Sites != nil {
+		a.standForSite(now, able)
+	}
+}
+
+// lastResort says whether this node should go on, or bid, although it is not
+// eligible: it held the address last and nobody better is there.
+func (a *Agent) lastResort(g *group, now time.Duration) bool {
+	if g.holding {
+		return true // until failOver finds a successor
+	}
+	if g.lastHolder != a.cfg.Node || now-a.started < freshReport {
+		return false
+	}
+	return a.successor(g, now) == ""
+}
+
+// failOver hands a group over because this node is not fit to hold it. HAProxy
+// may be dead, so nothing is kept for the sake of old connections; only a lost
+// path leaves them worth keeping.
+func (a *Agent) failOver(now time.Duration, g *group, reason, detail string) {
+	next := a.successor(g, now)
+	if next == "" {
+		if g.unfit != reason {
+			g.unfit = reason
+			a.note(status.Transition{Resource: g.resource, Event: "last-resort", To: a.cfg.Node, Epoch: g.epoch, Reason: reason, Detail: detail})
+		}
+		return
+	}
+	a.handOver(now, g, next, lease.Reason(reason), reason == reasonPath)
+}
+
+// giveUp hands a group over because the operator wants this node out.
+func (a *Agent) giveUp(now time.Duration, g *group, reason string) {
+	a.handOver(now, g, a.successor(g, now), lease.Reason(reason), true)
+}
+
+// failBack moves a group to the preferred node once that has been fit for the
+// configured time.
+func (a *Agent) failBack(now time.Duration, g *group) {
+	p := a.preferred(g)
+	if a.cfg.VIPFailback == 0 || p == "" || p == a.cfg.Node || !a.fit(p, g, now) || a.paused() {
+		g.preferredOKSince = 0
+		return
+	}
+	if g.preferredOKSince == 0 {
+		g.preferredOKSince = now
+	}
+	if due := g.preferredOKSince + a.cfg.VIPFailback; now < due {
+		a.wakeAt(due)
+		return
+	}
+	g.preferredOKSince = 0
+	a.handOver(now, g, p, moveFailback, true)
+}
+
+// minLease is the shortest lease that every load balancer's fence allows.
+func (a *Agent) minLease(now time.Duration) time.Duration {
+	var d time.Duration
+	if a.deps.Addresses != nil {
+		d = a.kernel(now).status.MinLease
+	}
+	for name := range a.peers {
+		if r := a.fresh(name, now); r != nil {
+			d = max(d, r.MinLease)
+		}
+	}
+	return min(d, a.cfg.MaxLease)
+}
+
+// reaches is pair mode's isolation test.
+func (a *Agent) reaches() bool {
+	if a.cfg.Probe != nil {
+		return a.cfg.Probe()
+	}
+	if a.deps.LB == nil {
+		return false
+	}
+	for _, s := range a.deps.LB.Observed().Servers {
+		if s.Up {
+			return true
+		}
+	}
+	return false
+}
+
+// carried lists the addresses that this node answers for now. Those that it
+// has handed over and serves to the end of their connections are not among
+// them: another node answers for them.
+func (a *Agent) carried() []string {
+	var out []string
+	for _, name := range a.cfg.Groups {
+		if g := a.groups[name]; g.holding {
+			out = append(out, a.cfg.VIPs[name]...)
+		}
+	}
+	return out
+}
+
+// beginStop starts the orderly end: hand everything over, then leave.
+func (a *Agent) beginStop() {
+	a.stopping, a.dirty = true, true
+	a.log.Info("stopping", zap.Bool("holding", a.holdsAny()))
+}
+
+// releaseTail is how long a node stays after its last release, so that the
+// repetitions go out: a datagram may be lost.
+const releaseTail = 40 * time.Millisecond
+
+// allLetGo says whether nothing keeps this node from leaving.
+func (a *Agent) allLetGo() bool {
+	now := a.deps.Now()
+	for _, g := range a.groups {
+		if g.holding || now < g.yieldUntil {
+			return false
+		}
+	}
+	if a.decider != nil || now < a.releasedAt+releaseTail {
+		a.wakeAt(a.releasedAt + releaseTail)
+		return false
+	}
+	return true
+}

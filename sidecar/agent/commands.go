@@ -1,0 +1,377 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"time"
+
+	"tandem/sidecar/site"
+	"tandem/sidecar/status"
+)
+
+// Reasons why a command is refused.
+const (
+	refusedNoMajority = "no-majority"
+	refusedNoHolder   = "no-holder"
+	refusedNoSites    = "no-sites"
+	refusedNoGroup    = "no-such-group"
+	refusedNoNode     = "no-such-node"
+	refusedNotFit     = "not-eligible"
+	refusedTimeout    = "no-answer"
+	refusedUnknown    = "unknown-command"
+)
+
+const (
+	commandRepeat  = 100 * time.Millisecond
+	commandTimeout = 5 * time.Second
+	seenLength     = 4096
+	begunAnswer    = 2 * time.Second
+)
+
+// pendingCommand waits for its result: of a command that was asked here, or of
+// one that came from another node (then from is set).
+type pendingCommand struct {
+	cmd  status.Command
+	done chan status.Result
+	from string
+	at   time.Duration
+}
+
+// seenCommands remembers the results of commands by their id, so that one
+// which is delivered twice, or replayed, is carried out once.
+type seenCommands struct {
+	results map[string]*status.Result
+	order   []string
+}
+
+func newSeenCommands() *seenCommands { return &seenCommands{results: map[string]*status.Result{}} }
+
+// claim reports whether id is new, and its result if there is one already.
+func (s *seenCommands) claim(id string) (fresh bool, r *status.Result) {
+	if r, ok := s.results[id]; ok {
+		return false, r
+	}
+	s.results[id] = nil
+	s.order = append(s.order, id)
+	if len(s.order) > seenLength {
+		delete(s.results, s.order[0])
+		s.order = s.order[1:]
+	}
+	return true, nil
+}
+
+func (s *seenCommands) finish(id string, r status.Result) {
+	if _, ok := s.results[id]; ok {
+		s.results[id] = &r
+	}
+}
+
+// Do carries a command out here or on the node that can, and returns what came
+// of it. It returns an error only when the agent has stopped or ctx ended.
+func (a *Agent) Do(ctx context.Context, c status.Command) (status.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	if c.ID == "" {
+		c.ID = rand.Text()
+	}
+	p := &pendingCommand{cmd: c, done: make(chan status.Result, 1)}
+	if err := a.ask(ctx, func() { a.pending[c.ID] = p }); err != nil {
+		return status.Result{}, fmt.Errorf("%s: %w", c.Kind, err)
+	}
+	defer func() {
+		_ = a.ask(context.WithoutCancel(ctx), func() { delete(a.pending, c.ID) })
+	}()
+	again := time.NewTicker(commandRepeat)
+	defer again.Stop()
+	for {
+		if err := a.ask(ctx, func() { a.route(p) }); err != nil {
+			return a.noAnswer(c), nil
+		}
+		select {
+		case r := <-p.done:
+			return r, nil
+		case <-again.C:
+		case <-ctx.Done():
+			return a.noAnswer(c), nil
+		}
+	}
+}
+
+func (a *Agent) noAnswer(c status.Command) status.Result {
+	return status.Result{
+		Reason: refusedTimeout,
+		Message: fmt.Sprintf("%s was not answered within %s: nobody holds the lease that decides it, or the holder cannot be reached; see `tandem status`",
+			c.Kind, commandTimeout),
+	}
+}
+
+// route finds who carries a command out, and passes it on. It is repeated
+// until there is a result: datagrams get lost, and a holder may be changing.
+func (a *Agent) route(p *pendingCommand) {
+	if a.pending[p.cmd.ID] != p {
+		return
+	}
+	target, refusal := a.target(p.cmd)
+	if target == "" && refusal == nil {
+		refusal = a.noMajority()
+	}
+	switch {
+	case refusal != nil:
+		a.finish(p.cmd.ID, *refusal)
+	case target == a.cfg.Node:
+		a.execute(p.cmd)
+	case target != "":
+		a.send(target, kindCommand, command{envelope: a.envelope(target), Command: p.cmd})
+	}
+}
+
+// noMajority refuses what only a majority can decide, and says what an operator
+// can do who knows that the others are down: the lease has no way around it.
+func (a *Agent) noMajority() *status.Result {
+	now := a.deps.Now()
+	heard, need := a.votersHeard(now), a.needed()
+	if heard >= need || now-a.started < commandTimeout {
+		return nil
+	}
+	return &status.Result{
+		Reason: refusedNoMajority,
+		Message: fmt.Sprintf("%d of %d voters are heard, %d are needed to decide anything. If you are certain that the others are down, restart %s with TANDEM_PEERS naming it alone and TANDEM_MODE=single; it takes up what it can then, and must be set back before the others return",
+			heard, len(a.cfg.Voters), need, a.cfg.Node),
+	}
+}
+
+// target is the node that decides a command: the holder of the lease it is
+// about. Empty: nobody for the moment.
+func (a *Agent) target(c status.Command) (node string, refusal *status.Result) {
+	switch c.Kind {
+	case "takeover", "renounce", "pause", "resume", "ack":
+		if a.cfg.Sites == nil {
+			return "", &status.Result{
+				Reason:  refusedNoSites,
+				Message: "no sites are configured, so none is switched: set TANDEM_SITES, for example a=*/a-*;b=*/b-*; to keep a node from holding an address use `tandem maintenance on`",
+			}
+		}
+		return a.holder(ResourceSite), nil
+	case "move":
+		name := c.Group
+		if name == "" && len(a.cfg.Groups) == 1 {
+			name = a.cfg.Groups[0]
+		}
+		if !slices.Contains(a.cfg.Groups, name) {
+			return "", &status.Result{Reason: refusedNoGroup, Message: fmt.Sprintf("no group %q; the groups are %v", c.Group, a.cfg.Groups)}
+		}
+		return a.holder(vipPrefix + name), nil
+	case "maintenance":
+		node = c.Node
+		if node == "" {
+			node = a.cfg.Node
+		}
+		if node != a.cfg.Node && a.peers[node] == nil {
+			return "", &status.Result{Reason: refusedNoNode, Message: fmt.Sprintf("no node %q is known here; see `tandem status`", node)}
+		}
+		return node, nil
+	}
+	return "", &status.Result{Reason: refusedUnknown, Message: fmt.Sprintf("unknown command %q", c.Kind)}
+}
+
+// holder is who holds a resource, as far as this node knows; "" if nobody.
+func (a *Agent) holder(resource string) string {
+	for _, s := range a.lease.Status(a.deps.Now()) {
+		if s.Resource == resource {
+			return s.Holder
+		}
+	}
+	return ""
+}
+
+func (a *Agent) receiveCommand(body []byte) {
+	var m command
+	if err := decode(body, &m); err != nil || m.Command.ID == "" {
+		a.ignored("undecodable-command")
+		return
+	}
+	p, ok := a.admit(m.envelope)
+	if !ok {
+		return
+	}
+	if m.ToBoot != a.boot {
+		a.ignored("earlier-boot") // a command without the addressee's boot could be a replay
+		return
+	}
+	if a.pending[m.Command.ID] == nil {
+		a.pending[m.Command.ID] = &pendingCommand{
+			cmd: m.Command, from: p.name, done: make(chan status.Result, 1), at: a.deps.Now(),
+		}
+	}
+	a.execute(m.Command)
+	a.dirty = true
+}
+
+// execute carries a command out on this node, once.
+func (a *Agent) execute(c status.Command) {
+	if a.decider == nil && c.Kind != "move" && c.Kind != "maintenance" {
+		return // lost the lease meanwhile: whoever asked tries again
+	}
+	fresh, result := a.seen.claim(c.ID)
+	if !fresh {
+		if result != nil {
+			a.finish(c.ID, *result)
+		}
+		return // still under way: the result will come
+	}
+	if c.Kind != "move" { // a move is noted by what it does
+		a.noteFor(status.Transition{Resource: resourceOf(c), Event: "command", To: c.Site + c.Node, Reason: c.Kind, Actor: c.Actor}, c.ID)
+	}
+	switch c.Kind {
+	case "move":
+		if r := a.move(c); r != nil {
+			a.finish(c.ID, *r)
+		}
+	case "maintenance":
+		a.finish(c.ID, a.setMaintenance(c))
+	default:
+		a.feedSite(a.deps.Now(), site.Command{
+			ID: c.ID, Kind: site.CommandKind(c.Kind), Site: c.Site, Group: c.Group,
+			Force: c.Force, Actor: c.Actor, Duration: c.Duration,
+		})
+	}
+}
+
+func resourceOf(c status.Command) string {
+	if c.Kind == "maintenance" {
+		return "node"
+	}
+	return ResourceSite
+}
+
+// begunCommand is what can be said of a command that takes its time.
+type begunCommand struct {
+	result status.Result
+	at     time.Duration
+}
+
+// begun notes that a command is under way. Most end within a few round trips,
+// and who asked is told of the end; of one that takes longer, that it has begun.
+func (a *Agent) begun(now time.Duration, id string, r status.Result) {
+	if w, ok := a.underWay[id]; ok {
+		now = w.at
+	}
+	a.underWay[id] = begunCommand{result: r, at: now}
+}
+
+func (a *Agent) answerBegun(now time.Duration) {
+	for id, w := range a.underWay {
+		if now-w.at >= begunAnswer {
+			a.finish(id, w.result)
+		} else {
+			a.wakeAt(w.at + begunAnswer)
+		}
+	}
+}
+
+// finish hands a result to who asked.
+func (a *Agent) finish(id string, r status.Result) {
+	delete(a.underWay, id)
+	r.Node = orWord(r.Node, a.cfg.Node)
+	a.seen.finish(id, r)
+	p := a.pending[id]
+	if p == nil {
+		return
+	}
+	if p.from != "" {
+		a.send(p.from, kindReply, reply{envelope: a.envelope(p.from), ID: id, Result: r})
+		delete(a.pending, id)
+		return
+	}
+	select {
+	case p.done <- r:
+	default:
+	}
+}
+
+func (a *Agent) receiveReply(body []byte) {
+	var m reply
+	if err := decode(body, &m); err != nil {
+		a.ignored("undecodable-reply")
+		return
+	}
+	if _, ok := a.admit(m.envelope); ok && a.pending[m.ID] != nil && a.pending[m.ID].from == "" {
+		a.finish(m.ID, m.Result)
+	}
+}
+
+// move hands a group to the node that the operator named. The result comes
+// when a quorum has accepted who holds it now; nil means that it is awaited.
+func (a *Agent) move(c status.Command) *status.Result {
+	now := a.deps.Now()
+	name := orWord(c.Group, a.cfg.Groups[0])
+	g := a.groups[name]
+	switch {
+	case g == nil:
+		return &status.Result{Reason: refusedNoGroup, Message: fmt.Sprintf("no group %q on %s; its groups are %v", name, a.cfg.Node, a.cfg.Groups)}
+	case c.To == a.cfg.Node:
+		return &status.Result{OK: true, Epoch: g.epoch, Message: fmt.Sprintf("%s is already on %s", name, c.To)}
+	case !slices.Contains(a.cfg.Voters, c.To):
+		return &status.Result{Reason: refusedNoNode, Message: fmt.Sprintf("no node %q among the voters %v", c.To, a.cfg.Voters)}
+	case !g.holding:
+		return &status.Result{Reason: refusedNoHolder, Message: "this node no longer holds " + name + "; try again"}
+	case !a.fit(c.To, g, now) && !c.Force:
+		return &status.Result{Reason: refusedNotFit, Message: fmt.Sprintf("%s cannot take over: %s; --force moves it all the same", c.To, a.whyUnfit(c.To, now))}
+	}
+	a.noteFor(status.Transition{Resource: g.resource, Event: "move", From: a.cfg.Node, To: c.To, Epoch: g.epoch, Reason: string(moveCommand), Actor: c.Actor}, c.ID)
+	g.moveID, g.moveTo = c.ID, c.To
+	a.handOver(now, g, c.To, moveCommand, true)
+	return nil
+}
+
+// moved answers the operator who asked for a move, now that a quorum has
+// accepted a holder.
+func (a *Agent) moved(g *group, holder string) {
+	if g.moveID == "" || holder == "" {
+		return
+	}
+	if holder == a.cfg.Node && !g.holding {
+		return // what was under way when this node released it
+	}
+	r := status.Result{OK: holder == g.moveTo, Epoch: g.epoch, Message: fmt.Sprintf("%s moved from %s to %s", g.name, a.cfg.Node, holder)}
+	if !r.OK {
+		r.Reason = refusedNotFit
+		r.Message = fmt.Sprintf("%s did not take %s up; %s holds it", g.moveTo, g.name, holder)
+	}
+	a.finish(g.moveID, r)
+	g.moveID, g.moveTo = "", ""
+}
+
+func (a *Agent) whyUnfit(node string, now time.Duration) string {
+	r := a.fresh(node, now)
+	switch {
+	case r == nil:
+		return "it is not heard"
+	case !r.Eligible:
+		return r.Reason
+	}
+	return "its votes are not heard"
+}
+
+func (a *Agent) setMaintenance(c status.Command) status.Result {
+	a.maintenance = c.On
+	if a.deps.Store != nil {
+		if err := a.deps.Store.SaveMaintenance(c.On); err != nil {
+			return status.Result{OK: true, Message: "in force, but lost at the next restart: " + err.Error()}
+		}
+	}
+	word := map[bool]string{true: "in maintenance: it will hold nothing", false: "out of maintenance"}[c.On]
+	return status.Result{OK: true, Message: a.cfg.Node + " is " + word}
+}
+
+// sweep forgets commands from elsewhere that never came to an end: who asked
+// has long been told that there was no answer.
+func (a *Agent) sweep(now time.Duration) {
+	for id, p := range a.pending {
+		if p.from != "" && now-p.at > 2*commandTimeout {
+			delete(a.pending, id)
+		}
+	}
+}

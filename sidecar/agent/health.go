@@ -1,0 +1,202 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"tandem/lib/lease"
+	"tandem/sidecar/site"
+	"tandem/sidecar/status"
+)
+
+// health answers whether somebody has to get up, and says why in sentences.
+func (a *Agent) health(now time.Duration, s status.Status) (status.Health, []string) {
+	worst := status.Healthy
+	problems := []string{}
+	say := func(h status.Health, format string, args ...any) {
+		if rankOf(h) > rankOf(worst) {
+			worst = h
+		}
+		problems = append(problems, fmt.Sprintf(format, args...))
+	}
+	heard := a.votersHeard(now)
+	if need := a.needed(); heard < need {
+		say(status.Unknown, "only %d of %d voters are heard, %d are needed: this node cannot tell what the others do", heard, len(a.cfg.Voters), need)
+	}
+	for _, l := range s.Leases {
+		if l.Holder == "" && l.Resource != ResourceSite {
+			say(status.NotServing, "nobody holds %s", l.Resource)
+		} else if l.Holder == "" {
+			say(status.Degraded, "nobody holds %s: no site decision can be made", l.Resource)
+		}
+		if l.Alone {
+			say(status.Degraded, "unsafe: %s decides %s alone (pair mode, the peer is silent); two holders are possible while only the link is cut", l.Holder, l.Resource)
+		}
+	}
+	a.nodeProblems(s, say)
+	a.siteProblems(s, say)
+	return worst, problems
+}
+
+func rankOf(h status.Health) int {
+	return slices.Index([]status.Health{status.Healthy, status.Degraded, status.NotServing, status.Unknown}, h)
+}
+
+// votersHeard counts this node, if it votes, and the voters it hears.
+func (a *Agent) votersHeard(now time.Duration) int {
+	n := 0
+	for _, v := range a.cfg.Voters {
+		if v == a.cfg.Node || a.alive(v, now) {
+			n++
+		}
+	}
+	return n
+}
+
+// needed is how many voters a decision takes.
+func (a *Agent) needed() int {
+	if a.cfg.Mode == lease.ModeQuorum {
+		return len(a.cfg.Voters)/2 + 1
+	}
+	return 1
+}
+
+func (a *Agent) nodeProblems(s status.Status, say func(status.Health, string, ...any)) {
+	lbs := 0
+	for _, n := range s.Nodes {
+		switch {
+		case !n.Alive && n.Voter:
+			say(status.Degraded, "%s is silent (%s)", n.Name, orWord(n.Detail, n.Reason))
+		case n.Alive && n.Role == RoleLB && n.Voter && !n.Eligible:
+			say(status.Degraded, "%s cannot take over: %s", n.Name, orWord(n.Detail, n.Reason))
+		case n.Alive && n.Role == RoleLB && n.Eligible:
+			lbs++
+		}
+		for _, w := range n.Warnings {
+			say(status.Degraded, "%s: %s", n.Name, w)
+		}
+	}
+	if lbs == 0 && len(s.Nodes) > 0 {
+		say(status.NotServing, "no load balancer is eligible")
+	}
+}
+
+func (a *Agent) siteProblems(s status.Status, say func(status.Health, string, ...any)) {
+	if a.cfg.Sites == nil {
+		return // what others say of their sites is theirs to judge
+	}
+	for _, g := range s.Groups {
+		if g.Active == "" {
+			say(status.Degraded, "no site is active yet for %s", g.Group)
+			continue
+		}
+		if g.Phase != string(site.PhaseNone) {
+			say(status.Degraded, "%s is being switched from %s to %s: %s", g.Group, g.Active, g.Target, g.Phase)
+		}
+	}
+	a.viewProblems(s, say)
+	for _, g := range a.decision.Groups {
+		if g.Notify != 0 && time.Since(time.UnixMilli(g.SinceUnixMS)) > notifyPatience {
+			say(status.Degraded, "the notify hook has not yet told that %s is active at %s; it is tried again", g.In(), g.Active)
+		}
+	}
+}
+
+// notifyPatience is how long a notify hook may take before status mentions it.
+const notifyPatience = 2 * time.Second
+
+// viewProblems says which sites nobody sees usable, group by group.
+func (a *Agent) viewProblems(s status.Status, say func(status.Health, string, ...any)) {
+	type place struct{ group, site string }
+	var places []place
+	usable, someUp := map[place]bool{}, map[place]bool{}
+	for _, v := range s.Views {
+		p := place{v.Group, v.Site}
+		if !slices.Contains(places, p) {
+			places = append(places, p)
+		}
+		usable[p] = usable[p] || v.Usable
+		for _, b := range v.Backends {
+			someUp[p] = someUp[p] || b.Up > 0
+		}
+	}
+	active := map[string]string{}
+	for _, g := range s.Groups {
+		active[g.Group] = g.Active
+	}
+	for _, p := range places {
+		what := "site " + p.site
+		if p.group != site.DefaultGroup {
+			what = p.group + " at site " + p.site
+		}
+		switch {
+		case usable[p]:
+		case p.site == active[p.group]:
+			say(status.NotServing, "no load balancer sees %s usable, which is active", what)
+		case p.group == site.DefaultGroup && a.cfg.Sites.Cold && a.hooksAbout(a.deps.Now()).Takeover && someUp[p]:
+			// Some of it is stopped on purpose: its takeover hooks start that.
+		default:
+			say(status.Degraded, "no load balancer sees %s usable: it could not take over", what)
+		}
+	}
+}
+
+// nextFailure says in words what the next failure would do, from the same
+// picture that everybody is shown.
+func nextFailure(s status.Status) []string {
+	out := []string{}
+	alive, voters := 0, 0
+	eligible := []string{}
+	for _, n := range s.Nodes {
+		if n.Voter {
+			voters++
+			if n.Alive {
+				alive++
+			}
+		}
+		if n.Alive && n.Eligible {
+			eligible = append(eligible, n.Name)
+		}
+	}
+	survives := s.Mode != lease.ModeQuorum.String() || alive-1 >= voters/2+1
+	for _, n := range s.Nodes {
+		if !n.Voter || !n.Alive {
+			continue
+		}
+		holds := held(s, n.Name)
+		next := slices.DeleteFunc(slices.Clone(eligible), func(e string) bool { return e == n.Name })
+		switch {
+		case !survives && holds != "":
+			out = append(out, fmt.Sprintf("if %s fails, nobody takes %s over: no majority of voters would be left", n.Name, holds))
+		case !survives:
+			out = append(out, fmt.Sprintf("if %s fails, the holders let go: no majority of voters would be left", n.Name))
+		case holds == "":
+			out = append(out, fmt.Sprintf("if %s fails, nothing moves%s", n.Name, lastOne(s, alive, voters)))
+		case len(next) == 0:
+			out = append(out, fmt.Sprintf("if %s fails, nobody can take %s over", n.Name, holds))
+		default:
+			out = append(out, fmt.Sprintf("if %s fails, %s takes %s over%s", n.Name, next[0], holds, lastOne(s, alive, voters)))
+		}
+	}
+	return out
+}
+
+func lastOne(s status.Status, alive, voters int) string {
+	if s.Mode == lease.ModeQuorum.String() && alive-2 < voters/2+1 {
+		return ", but then no further failure is survived"
+	}
+	return ""
+}
+
+// held lists the resources that a node holds, for a sentence.
+func held(s status.Status, node string) string {
+	var out []string
+	for _, l := range s.Leases {
+		if l.Holder == node {
+			out = append(out, l.Resource)
+		}
+	}
+	return strings.Join(out, " and ")
+}

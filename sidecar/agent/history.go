@@ -1,0 +1,190 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"tandem/sidecar/status"
+)
+
+// historyLength bounds what is kept in memory: a month of quiet, or the night
+// that somebody has to understand.
+const historyLength = 1000
+
+var errStopped = errors.New("the agent has stopped")
+
+// history holds the transitions of all nodes in the order of their time. It is
+// the one thing here that several goroutines share.
+type history struct {
+	node  string
+	store Store
+
+	mu       sync.Mutex
+	items    []status.Transition
+	watchers map[chan status.Event]struct{}
+	closed   chan struct{}
+}
+
+func newHistory(node string, store Store) *history {
+	return &history{node: node, store: store, watchers: map[chan status.Event]struct{}{}, closed: make(chan struct{})}
+}
+
+func (h *history) load() error {
+	items, err := h.store.History()
+	if err != nil {
+		return fmt.Errorf("load history: %w", err)
+	}
+	h.items = items
+	return nil
+}
+
+// add inserts t unless it is known, and tells those who watch. It reports
+// whether t was new.
+func (h *history) add(e status.Event) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t := e.Transition
+	i, _ := slices.BinarySearchFunc(h.items, t.At, func(x status.Transition, at time.Time) int { return x.At.Compare(at) })
+	for j := i; j < len(h.items) && h.items[j].At.Equal(t.At); j++ {
+		if h.items[j] == t {
+			return false
+		}
+	}
+	h.items = slices.Insert(h.items, i, t)
+	if n := len(h.items) - historyLength; n > 0 {
+		h.items = slices.Delete(h.items, 0, n)
+	}
+	h.tellLocked(e)
+	return true
+}
+
+// tell gives an event to those who watch without keeping it.
+func (h *history) tell(e status.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tellLocked(e)
+}
+
+func (h *history) tellLocked(e status.Event) {
+	for w := range h.watchers {
+		select {
+		case w <- e:
+		default: // a watcher that does not read misses; the loop never waits
+		}
+	}
+}
+
+// last returns up to n of the newest transitions, oldest first.
+func (h *history) last(n int) []status.Transition {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.items[max(0, len(h.items)-n):])
+}
+
+// own returns up to n of this node's newest transitions.
+func (h *history) own(n int) []status.Transition {
+	var out []status.Transition
+	for _, t := range slices.Backward(h.last(historyLength)) {
+		if t.Node == h.node && len(out) < n {
+			out = append(out, t)
+		}
+	}
+	slices.Reverse(out)
+	return out
+}
+
+func (h *history) watch(ctx context.Context) <-chan status.Event {
+	in := make(chan status.Event, 256)
+	h.mu.Lock()
+	h.watchers[in] = struct{}{}
+	h.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.watchers, in)
+		close(in)
+	})
+	return in
+}
+
+// note records a transition: one log line, one count, one history entry, and a
+// message to the others.
+func (a *Agent) note(t status.Transition) { a.noteFor(t, "") }
+
+func (a *Agent) noteFor(t status.Transition, commandID string) {
+	t.At, t.Node = time.Now().UTC(), a.cfg.Node
+	fields := []zap.Field{zap.String("resource", t.Resource), zap.String("reason", t.Reason)}
+	for _, f := range []struct{ key, value string }{
+		{"from", t.From},
+		{"to", t.To},
+		{"phase", t.Phase},
+		{"actor", t.Actor},
+		{"detail", t.Detail},
+	} {
+		if f.value != "" {
+			fields = append(fields, zap.String(f.key, f.value))
+		}
+	}
+	if t.Epoch > 0 {
+		fields = append(fields, zap.Uint64("epoch", t.Epoch))
+	}
+	a.log.Info(t.Event, fields...)
+	a.metrics.transitions.WithLabelValues(t.Resource, t.Event, t.Reason).Inc()
+	a.history.add(status.Event{Transition: t, CommandID: commandID})
+	if a.deps.Store != nil {
+		if err := a.deps.Store.AppendHistory(t); err != nil {
+			a.problem("state-dir", err.Error())
+		}
+	}
+	for _, n := range a.reachable() {
+		a.send(n, kindTransition, transition{envelope: a.envelope(n), Items: []status.Transition{t}})
+	}
+}
+
+// announceTo gives a node that has just appeared what happened here lately.
+func (a *Agent) announceTo(node string) {
+	if items := a.history.own(20); len(items) > 0 {
+		a.send(node, kindTransition, transition{envelope: a.envelope(node), Items: items})
+	}
+}
+
+func (a *Agent) receiveTransition(body []byte) {
+	var m transition
+	if err := decode(body, &m); err != nil {
+		a.ignored("undecodable-transition")
+		return
+	}
+	if _, ok := a.admit(m.envelope); !ok {
+		return
+	}
+	for _, t := range m.Items {
+		if t.Node != m.From {
+			a.ignored("foreign-transition")
+			continue
+		}
+		if a.history.add(status.Event{Transition: t}) && a.deps.Store != nil {
+			if err := a.deps.Store.AppendHistory(t); err != nil {
+				a.problem("state-dir", err.Error())
+			}
+		}
+	}
+}
+
+// problem warns once a minute for each kind of trouble.
+func (a *Agent) problem(kind, text string) {
+	now := a.deps.Now()
+	if last, ok := a.warned[kind]; ok && now-last < time.Minute {
+		return
+	}
+	a.warned[kind] = now
+	a.log.Warn("problem", zap.String("kind", kind), zap.String("detail", text))
+}
+
+// ignored counts a message that was not acted on.
+func (a *Agent) ignored(reason string) { a.metrics.ignored.WithLabelValues(reason).Inc() }

@@ -1,0 +1,284 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"tandem/lib/gossip"
+	"tandem/lib/lease"
+	"tandem/sidecar/site"
+	"tandem/sidecar/status"
+)
+
+// statusTimeout bounds how long a reader waits for the loop. The loop never
+// waits for anything itself, so only a starved machine comes near it.
+const statusTimeout = time.Second
+
+// Status returns the whole picture as this node sees it now. When the loop
+// does not answer in time (it has stopped, or the machine starves), what
+// comes back says only that nothing is known.
+func (a *Agent) Status() status.Status {
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	// The loop writes into a channel of its own: a snapshot that comes too late
+	// is dropped with it.
+	got := make(chan status.Status, 1)
+	if err := a.ask(ctx, func() { got <- a.snapshot(a.deps.Now()) }); err != nil {
+		return status.Status{
+			Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
+			At: time.Now().UTC(), Health: status.Unknown, Problems: []string{"the sidecar does not answer: " + err.Error()},
+		}
+	}
+	return <-got
+}
+
+// Watch returns the transitions that happen from now on, of all nodes, until
+// ctx ends.
+func (a *Agent) Watch(ctx context.Context) <-chan status.Event { return a.history.watch(ctx) }
+
+// History returns up to n transitions of all nodes, oldest first.
+func (a *Agent) History(n int) []status.Transition { return a.history.last(n) }
+
+func (a *Agent) snapshot(now time.Duration) status.Status {
+	s := status.Status{
+		Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
+		At: time.Now().UTC(), Observe: a.cfg.Observe,
+		Leases: a.leaseStatus(now), Nodes: a.nodeStatus(now), Views: a.viewStatus(now), Held: a.heldStatus(now),
+		Recent: a.history.last(10), Groups: []status.Site{},
+	}
+	for _, l := range s.Leases {
+		s.Unsafe = s.Unsafe || l.Alone
+	}
+	if until, yes := a.lease.Quarantined(now); yes {
+		s.QuarantineMS = (until - now).Milliseconds()
+	}
+	if a.cfg.Sites != nil {
+		for _, d := range a.cfg.Sites.Sites {
+			s.Sites = append(s.Sites, d.Name)
+		}
+		s.Groups = a.siteStatus()
+		for _, g := range s.Groups {
+			if g.Group == site.DefaultGroup {
+				s.Site = g
+			}
+		}
+		if until, _ := a.decision.Paused(); a.paused() {
+			at := time.UnixMilli(until).UTC() // 1970: without end
+			s.PausedUntil = &at
+		}
+	}
+	s.Health, s.Problems = a.health(now, s)
+	s.NextFail = nextFailure(s)
+	return s
+}
+
+// leaseStatus lists every lease of the cluster, also those that nobody holds.
+func (a *Agent) leaseStatus(now time.Duration) []status.Lease {
+	known := map[string]lease.Status{}
+	for _, l := range a.lease.Status(now) {
+		known[l.Resource] = l
+	}
+	names := []string{}
+	for _, g := range a.cfg.Groups {
+		names = append(names, vipPrefix+g)
+	}
+	if a.cfg.Sites != nil {
+		names = append(names, ResourceSite)
+	}
+	out := make([]status.Lease, 0, len(names))
+	for _, name := range names {
+		l := known[name]
+		item := status.Lease{Resource: name, Holder: l.Holder, Epoch: l.Epoch, Alone: l.Alone}
+		switch {
+		case l.Self:
+			item.Source, item.ExpiresInMS, item.LengthMS = "own", (l.Deadline - now).Milliseconds(), l.Asked.Milliseconds()
+		case l.Holder != "":
+			item.Source, item.ExpiresInMS = "vote", (l.Expires - now).Milliseconds()
+		}
+		if g := a.groupOf(name); g != nil {
+			item.Fence = a.fenceOf(l.Holder, now)
+			item.Addresses = a.cfg.VIPs[g.name]
+		}
+		out = append(out, item)
+	}
+	return out
+}
+
+func (a *Agent) fenceOf(node string, now time.Duration) string {
+	if node == a.cfg.Node {
+		return a.self.Fence
+	}
+	if r := a.fresh(node, now); r != nil {
+		return r.Fence
+	}
+	return ""
+}
+
+// nodeStatus lists this node, the other voters in the order of TANDEM_PEERS,
+// and the followers by name.
+func (a *Agent) nodeStatus(now time.Duration) []status.Node {
+	names := slices.Clone(a.cfg.Voters)
+	if !slices.Contains(names, a.cfg.Node) {
+		names = append(names, a.cfg.Node)
+	}
+	var followers []string
+	for n := range a.peers {
+		if !slices.Contains(names, n) {
+			followers = append(followers, n)
+		}
+	}
+	slices.Sort(followers)
+	out := []status.Node{}
+	for _, n := range append(names, followers...) {
+		out = append(out, a.nodeOf(n, now))
+	}
+	return out
+}
+
+func (a *Agent) nodeOf(name string, now time.Duration) status.Node {
+	n := status.Node{Name: name, Voter: slices.Contains(a.cfg.Voters, name), AgeMS: -1, VIPs: []string{}}
+	r := &a.self
+	if name == a.cfg.Node {
+		n.Alive, n.AgeMS = true, 0
+	} else {
+		p := a.peers[name]
+		n.Alive = a.alive(name, now)
+		if ago, ok := a.lease.PeerHeard(now, name); ok {
+			n.AgeMS = ago.Milliseconds()
+		}
+		if p == nil || p.report == nil {
+			n.Reason, n.Detail = a.whySilent(name)
+			return n
+		}
+		if ago := (now - p.arrived).Milliseconds(); n.AgeMS < 0 || ago < n.AgeMS {
+			n.AgeMS = ago
+		}
+		r = p.report
+	}
+	n.Role, n.Site, n.Version, n.Maintenance = r.Role, r.Site, r.Version, r.Maintenance
+	n.Eligible, n.Reason, n.Detail = r.Eligible, r.Reason, r.Detail
+	n.HAProxy, n.Fence, n.AppliedEpoch = r.HAProxy, r.Fence, r.Applied
+	n.VIPs, n.Warnings, n.Yielding = append(n.VIPs, r.VIPs...), a.warningsOf(r), r.Yielding
+	if !n.Alive {
+		n.Eligible = false
+		n.Reason, n.Detail = a.whySilent(name)
+		n.VIPs = []string{}
+	}
+	return n
+}
+
+// whySilent translates what the transport knows of a node that is not heard.
+func (a *Agent) whySilent(name string) (reason, detail string) {
+	for _, p := range a.deps.Network.Health().Peers {
+		if p.Name == name && p.Reason != gossip.ReasonNone {
+			return string(p.Reason), p.Detail
+		}
+	}
+	return "not-heard", ""
+}
+
+// warningsOf adds what only a comparison shows: settings that differ.
+func (a *Agent) warningsOf(r *report) []string {
+	out := slices.Clone(r.Warnings)
+	names := slices.Sorted(maps.Keys(a.cfg.Settings))
+	if len(r.Settings) != len(names) {
+		return out // of another version: there is nothing to compare
+	}
+	for i, name := range names {
+		if (r.Role == a.cfg.Role || name == peersVariable) && r.Settings[i] != settingDigest(a.cfg.Settings[name]) {
+			out = append(out, "settings-differ: "+name+" is not the same as on "+a.cfg.Node)
+		}
+	}
+	return out
+}
+
+// peersVariable must be the same on nodes of all roles.
+const peersVariable = "TANDEM_PEERS"
+
+// settingDigest is as much of a digest as tells a difference.
+func settingDigest(s string) string { return s[:min(len(s), 4)] }
+
+// settings are this node's, as reports carry them.
+func (a *Agent) settings() []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(a.cfg.Settings)) {
+		out = append(out, settingDigest(a.cfg.Settings[name]))
+	}
+	return out
+}
+
+func (a *Agent) viewStatus(now time.Duration) []status.View {
+	out := []status.View{}
+	add := func(node string, v *site.View, age time.Duration) {
+		if v == nil {
+			return
+		}
+		for _, s := range v.Sites {
+			item := status.View{Node: node, Group: s.In(), Site: s.Site, Usable: s.Usable, Reason: string(s.Reason), AgeMS: age.Milliseconds(), Backends: []status.Backend{}}
+			for _, b := range s.Backends {
+				item.Backends = append(item.Backends, status.Backend{Name: b.Name, Up: b.Up, Total: b.Total})
+			}
+			out = append(out, item)
+		}
+	}
+	for _, n := range a.nodeNames() {
+		if n == a.cfg.Node {
+			add(n, a.self.View, 0)
+		} else if p := a.peers[n]; p != nil && p.report != nil {
+			add(n, p.report.View, now-p.at)
+		}
+	}
+	return out
+}
+
+// nodeNames lists all known nodes by name.
+func (a *Agent) nodeNames() []string {
+	names := []string{a.cfg.Node}
+	for n := range a.peers {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (a *Agent) heldStatus(now time.Duration) []status.Held {
+	out := append([]status.Held{}, a.self.Held...)
+	for _, n := range a.nodeNames() {
+		if r := a.fresh(n, now); r != nil {
+			out = append(out, r.Held...)
+		}
+	}
+	return out
+}
+
+// warnings are what an operator should mend although nothing is broken yet.
+func (a *Agent) warnings(now time.Duration) []string {
+	var out []string
+	out = append(out, a.kernelWarnings(now)...)
+	for _, name := range a.cfg.Groups {
+		if g := a.groups[name]; g.unfit != "" && g.holding {
+			out = append(out, "last-resort: "+name+" stays here although "+g.unfit+", since nobody else can take it")
+		}
+	}
+	if a.deps.LB != nil {
+		for _, p := range a.deps.LB.Observed().Unmatched {
+			out = append(out, "glob-matches-nothing: "+p+" in TANDEM_SITES matches no server of HAProxy")
+		}
+	}
+	for kind, at := range a.warned {
+		if now-at < time.Minute {
+			out = append(out, kind+": see the log")
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Live is nil as long as the loop answers.
+func (a *Agent) Live() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*statusTimeout)
+	defer cancel()
+	return a.ask(ctx, func() {})
+}

@@ -1,0 +1,199 @@
+// Package apitest has an agent without a cluster: it keeps a status, carries
+// commands out on it, and tells those who watch. It serves the tests of the
+// API, of the command line and of the status page.
+package apitest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"tandem/sidecar/status"
+)
+
+// Agent is the fake. Make it with [New].
+type Agent struct {
+	mu       sync.Mutex
+	now      status.Status
+	history  []status.Transition
+	commands []status.Command
+	watchers map[chan status.Event]bool
+	fail     error
+}
+
+// New makes an agent with that status.
+func New(st status.Status) *Agent {
+	return &Agent{now: st, history: append([]status.Transition(nil), st.Recent...), watchers: map[chan status.Event]bool{}}
+}
+
+// Pair is a healthy cluster of two load balancers and a witness, as lb1 sees
+// it, at that moment.
+func Pair(at time.Time) status.Status {
+	day := at.Add(-26 * time.Hour)
+	ha := func(pid int) *status.HAProxy { return &status.HAProxy{Alive: true, Version: "2.6.12", PID: pid} }
+	view := func(node, site string) status.View {
+		return status.View{Node: node, Site: site, Usable: true, AgeMS: 220, Backends: []status.Backend{{Name: "app", Up: 2, Total: 2}, {Name: "chat", Up: 1, Total: 1}}}
+	}
+	return status.Status{
+		Node: "lb1", Role: "lb", Cluster: "shop", Mode: "quorum", Version: "0.1.0", At: at,
+		Health:   status.Healthy,
+		NextFail: []string{"if lb1 fails, lb2 takes over", "if lb2 fails, nothing moves", "if witness fails, nothing moves, but then no further failure is survived", "if site a fails, site b takes over"},
+		Leases: []status.Lease{
+			{Resource: "site", Holder: "lb1", Epoch: 9, ExpiresInMS: 430, LengthMS: 500, Source: "own"},
+			{Resource: "vip/default", Holder: "lb1", Epoch: 12, ExpiresInMS: 430, LengthMS: 500, Fence: "gate", Source: "own", Addresses: []string{"10.0.0.100/32"}},
+		},
+		Sites:  []string{"a", "b"},
+		Site:   status.Site{Group: "default", Active: "a", Epoch: 9, Reason: "commanded", Actor: "alice", Since: day},
+		Groups: []status.Site{{Group: "default", Active: "a", Epoch: 9, Reason: "commanded", Actor: "alice", Since: day}, {Group: "broker", Active: "b", Epoch: 7, Reason: "active-unusable", Since: day.Add(-time.Hour)}},
+		Nodes: []status.Node{
+			{Name: "lb1", Role: "lb", Site: "a", Voter: true, Alive: true, Eligible: true, HAProxy: ha(4711), VIPs: []string{"10.0.0.100"}, Fence: "gate", AppliedEpoch: 9},
+			{Name: "lb2", Role: "lb", Site: "b", Voter: true, Alive: true, Eligible: true, HAProxy: ha(815), Fence: "gate", AppliedEpoch: 9, AgeMS: 31},
+			{Name: "witness", Role: "witness", Voter: true, Alive: true, AgeMS: 28},
+		},
+		Views: []status.View{view("lb1", "a"), view("lb1", "b"), view("lb2", "a"), view("lb2", "b")},
+		Recent: []status.Transition{
+			{At: day, Node: "lb1", Resource: "site", Event: "decided", From: "b", To: "a", Epoch: 9, Reason: "commanded", Actor: "alice"},
+			{At: day.Add(time.Hour), Node: "lb1", Resource: "vip/default", Event: "take-up", From: "lb2", To: "lb1", Epoch: 12, Reason: "handed-over", Actor: "bob"},
+		},
+	}
+}
+
+// Status is a copy of the status, at this moment.
+func (a *Agent) Status() status.Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	st := a.now
+	st.Recent = append([]status.Transition(nil), a.history[max(0, len(a.history)-10):]...)
+	return st
+}
+
+// History is all transitions, oldest first.
+func (a *Agent) History() []status.Transition {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]status.Transition(nil), a.history...)
+}
+
+// Set changes the status.
+func (a *Agent) Set(change func(*status.Status)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&a.now)
+}
+
+// Fail makes every further command end in that error; nil ends it.
+func (a *Agent) Fail(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fail = err
+}
+
+// Commands are those carried out so far.
+func (a *Agent) Commands() []status.Command {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]status.Command(nil), a.commands...)
+}
+
+// Do carries a command out on the status.
+func (a *Agent) Do(_ context.Context, c status.Command) (status.Result, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fail != nil {
+		return status.Result{}, a.fail
+	}
+	a.commands = append(a.commands, c)
+	switch c.Kind {
+	case "takeover":
+		return a.takeover(c)
+	case "move":
+		return a.move(c)
+	case "pause":
+		until := time.Now().Add(c.Duration)
+		a.now.PausedUntil = &until
+	case "resume":
+		a.now.PausedUntil = nil
+	}
+	return status.Result{OK: true, Message: c.Kind + ": done"}, nil
+}
+
+func (a *Agent) takeover(c status.Command) (status.Result, error) {
+	site := c.Site
+	if site == "" {
+		site = "a"
+	}
+	if site != "a" && site != "b" {
+		return status.Result{Reason: "unknown-site", Message: fmt.Sprintf("there is no site %s; the sites are a, b", site)}, nil
+	}
+	if a.now.Site.Active == site {
+		return status.Result{Reason: "already-active", Message: "site " + site + " is active already"}, nil
+	}
+	from := a.now.Site.Active
+	a.now.Site.Epoch++
+	a.now.Site.Active, a.now.Site.Reason, a.now.Site.Actor, a.now.Site.Since = site, "commanded", c.Actor, time.Now()
+	a.now.Groups[0] = a.now.Site
+	a.tell(status.Event{CommandID: c.ID, Transition: status.Transition{
+		At: time.Now(), Node: a.now.Node, Resource: "site", Event: "decided", From: from, To: site,
+		Epoch: a.now.Site.Epoch, Reason: "commanded", Actor: c.Actor,
+	}})
+	return status.Result{OK: true, Message: "site " + site + " is taking over", Epoch: a.now.Site.Epoch, Node: a.now.Node}, nil
+}
+
+func (a *Agent) move(c status.Command) (status.Result, error) {
+	for i := range a.now.Leases {
+		l := &a.now.Leases[i]
+		if l.Resource != "vip/default" {
+			continue
+		}
+		if l.Holder == c.To {
+			return status.Result{Reason: "already-holder", Message: c.To + " holds vip/default already"}, nil
+		}
+		from := l.Holder
+		l.Holder, l.Source, l.Epoch = c.To, "vote", l.Epoch+1
+		a.tell(status.Event{CommandID: c.ID, Transition: status.Transition{
+			At: time.Now(), Node: c.To, Resource: "vip/default", Event: "take-up", From: from, To: c.To, Epoch: l.Epoch, Reason: "handed-over", Actor: c.Actor,
+		}})
+		return status.Result{OK: true, Message: "vip/default moves to " + c.To, Epoch: l.Epoch, Node: c.To}, nil
+	}
+	return status.Result{Reason: "unknown-group", Message: "there is no such group"}, nil
+}
+
+// Tell notes a transition and sends it to those who watch.
+func (a *Agent) Tell(e status.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tell(e)
+}
+
+func (a *Agent) tell(e status.Event) {
+	a.history = append(a.history, e.Transition)
+	for w := range a.watchers {
+		select {
+		case w <- e:
+		default: // a slow reader loses it
+		}
+	}
+}
+
+// Watch gives the transitions until ctx ends.
+func (a *Agent) Watch(ctx context.Context) <-chan status.Event {
+	events := make(chan status.Event, 16)
+	a.mu.Lock()
+	a.watchers[events] = true
+	a.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.watchers, events)
+		close(events)
+	})
+	return events
+}
+
+// Watchers is how many watch now.
+func (a *Agent) Watchers() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.watchers)
+}

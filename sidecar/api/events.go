@@ -1,0 +1,67 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// events streams server-sent events: a "transition" for each, and a "status"
+// at the start, after each transition and every second. With ?only=transition
+// the latter are left out; a comment then keeps the connection alive.
+func (s *Server) events(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		fail(w, http.StatusServiceUnavailable, "too-many-streams", fmt.Sprintf("%d streams are open", maxStreams))
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no")
+	stream := &stream{w: w, control: http.NewResponseController(w)}
+	_ = stream.control.SetReadDeadline(time.Time{}) // or the request would end with the server's ReadTimeout
+	withStatus := r.URL.Query().Get("only") != "transition"
+	transitions := s.agent.Watch(r.Context())
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	ok := stream.beat(withStatus, s.agent)
+	for ok {
+		select {
+		case <-r.Context().Done():
+			return
+		case e, more := <-transitions:
+			if !more {
+				return
+			}
+			ok = stream.send("transition", e) && (!withStatus || stream.beat(true, s.agent))
+		case <-tick.C:
+			ok = stream.beat(withStatus, s.agent)
+		}
+	}
+}
+
+// stream writes events, each within the write timeout.
+type stream struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (st *stream) beat(withStatus bool, agent Agent) bool {
+	if withStatus {
+		return st.send("status", agent.Status())
+	}
+	return st.write(": still here\n\n")
+}
+
+func (st *stream) send(event string, v any) bool {
+	data, err := json.Marshal(v) // one line: JSON escapes line breaks
+	return err == nil && st.write(fmt.Sprintf("event: %s\ndata: %s\n\n", event, data))
+}
+
+func (st *stream) write(text string) bool {
+	_ = st.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := st.w.Write([]byte(text))
+	return err == nil && st.control.Flush() == nil
+}

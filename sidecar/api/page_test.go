@@ -1,0 +1,308 @@
+package api
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	cdpruntime "github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"tandem/sidecar/api/apitest"
+	"tandem/sidecar/status"
+)
+
+var screenshots = flag.String("screenshots", "", "directory for pictures of the status page")
+
+// One Chromium serves all tests of the page, with a tab for each.
+func TestStatusPage(t *testing.T) {
+	chromium := browser(t)
+	for name, test := range map[string]func(context.Context, *testing.T, func() []string){
+		"follows a failover live":                        pageFollows,
+		"a switch needs the token":                       pageSwitches,
+		"shows nothing without a read token":             pageAsksForAToken,
+		"nothing that a node says becomes markup":        pageTakesTextAsText,
+		"greys out when the node is silent":              pageGreysOut,
+		"fits every window, light and dark (screenshot)": pageFits,
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, said := tab(chromium, t)
+			test(ctx, t, said)
+		})
+	}
+}
+
+// browser starts a real Chromium.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		t.Skip("SKIPPED: the status page is tested in a real browser, and there is no chromium (apt-get install chromium)")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.Flag("disable-dev-shm-usage", true))
+	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Logf("stop chromium: %v", err)
+		}
+		cancel()
+		stop()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return ctx
+}
+
+// tab opens a tab with a session of its own and collects what its console
+// says.
+func tab(chromium context.Context, t *testing.T) (context.Context, func() []string) {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(chromium)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil { // opens it, so that nothing it says is missed
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var said []string
+	err := chromedp.Listen(ctx, func(event any) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch e := event.(type) {
+		case *log.EventEntryAdded:
+			said = append(said, e.Entry.Text+" "+e.Entry.URL)
+		case *cdpruntime.EventExceptionThrown:
+			said = append(said, e.ExceptionDetails.Text)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ctx, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]string(nil), said...)
+	}
+}
+
+type action = chromedp.Action[chromedp.Void]
+
+// patience is long enough for a busy machine.
+const patience = 20 * time.Second
+
+func steps(ctx context.Context, t *testing.T, actions ...action) {
+	t.Helper()
+	for i, a := range actions {
+		if _, err := within(ctx, a); err != nil {
+			text, _ := within(ctx, chromedp.Text(chromedp.CSS("body")))
+			t.Fatalf("step %d: %v; the page says:\n%s", i, err, text)
+		}
+	}
+}
+
+func get[T any](ctx context.Context, t *testing.T, a chromedp.Action[T]) T {
+	t.Helper()
+	value, err := within(ctx, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+func within[T any](ctx context.Context, a chromedp.Action[T]) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return chromedp.Run(ctx, a)
+}
+
+func text(selector string) chromedp.Action[string] { return chromedp.Text(chromedp.CSS(selector)) }
+
+func enter(selector, value string) action {
+	return chromedp.SendKeys(chromedp.CSS(selector), value)
+}
+
+func see(selector string) action { return chromedp.WaitVisible(chromedp.CSS(selector)) }
+
+func press(selector string) action {
+	return chromedp.Steps(see(selector), chromedp.Click(chromedp.CSS(selector)))
+}
+
+// keepFresh lets the fake's picture be a moment old at most.
+func keepFresh(st *status.Status) { st.At = time.Now() }
+
+//nolint:thelper // a subtest: a failure belongs to its own line
+func pageFollows(ctx context.Context, t *testing.T, said func() []string) {
+	s, agent := start(t, Config{Addr: "127.0.0.1:0", Token: operateToken})
+	agent.Set(keepFresh)
+	steps(ctx, t, chromedp.Navigate(s.url("/")), see(`article[data-node=lb1].live`), see(`article[data-site=a].live`), see("#health.good"))
+	agent.Set(func(st *status.Status) {
+		keepFresh(st)
+		st.Health, st.Problems = status.Degraded, []string{"lb1 is silent"}
+		st.Leases[1].Holder, st.Leases[1].Source = "lb2", "vote"
+		st.Nodes[0].Alive, st.Nodes[0].Reason, st.Nodes[0].VIPs = false, "unreachable", nil
+		st.Nodes[1].VIPs = []string{"10.0.0.100"}
+	})
+	agent.Tell(status.Event{Transition: status.Transition{At: time.Now(), Node: "lb2", Resource: "vip/default", Event: "take-up", From: "lb1", To: "lb2", Epoch: 13, Reason: "lease-expired"}})
+	steps(ctx, t, see(`article[data-node=lb2].live`), see("#health.warn"), see(`article[data-node=lb1].off`))
+	timeline, notices := get(ctx, t, text("#timeline li")), get(ctx, t, text("#notices"))
+	if !strings.Contains(timeline, "lease-expired") || !strings.Contains(timeline, "lb1 → lb2") {
+		t.Errorf("timeline: %s", timeline)
+	}
+	if !strings.Contains(notices, "lb1 is silent") {
+		t.Errorf("notices: %s", notices)
+	}
+	if all := said(); len(all) > 0 {
+		t.Errorf("the console says: %q", all)
+	}
+}
+
+//nolint:thelper // a subtest: a failure belongs to its own line
+func pageSwitches(ctx context.Context, t *testing.T, _ func() []string) {
+	s, agent := start(t, Config{Addr: "127.0.0.1:0", Token: operateToken})
+	takeover := `article[data-site=b] button[data-do=takeover]`
+	steps(
+		ctx, t, chromedp.Navigate(s.url("/")),
+		press(takeover), press("#confirm-ok"),
+		see("#token"), enter("#token", "not-the-right-token"), press("#ask-token button[value=ok]"), see("#progress p"),
+	)
+	get(ctx, t, chromedp.Poll[bool](`document.getElementById('progress').textContent.includes('refused')`))
+	refused := get(ctx, t, text("#progress"))
+	if !strings.Contains(refused, "this token is not known") || len(agent.Commands()) != 0 {
+		t.Errorf("with a wrong token: %s, %v", refused, agent.Commands())
+	}
+	steps(
+		ctx, t, press(takeover), press("#confirm-ok"),
+		see("#token"), enter("#token", operateToken), press("#ask-token button[value=ok]"),
+		see(`article[data-site=b].live`),
+	)
+	if c := agent.Commands(); len(c) != 1 || c[0].Site != "b" || c[0].Force {
+		t.Errorf("commands: %+v", c)
+	}
+	steps(ctx, t, press(`article[data-node=lb2] button[data-do=move]`), press("#confirm-ok"), see(`article[data-node=lb2].live`))
+	steps(ctx, t, press("#pause"), press("#confirm-ok"), see(`#pause[data-do=resume]`))
+}
+
+//nolint:thelper // a subtest: a failure belongs to its own line
+func pageAsksForAToken(ctx context.Context, t *testing.T, _ func() []string) {
+	s, _ := start(t, Config{Addr: "127.0.0.1:0", Token: operateToken, ReadToken: readToken})
+	steps(ctx, t, chromedp.Navigate(s.url("/")), see("#token"))
+	if nodes := get(ctx, t, chromedp.Evaluate[string](`document.getElementById('nodes').textContent`)); nodes != "" {
+		t.Errorf("without a token: %s", nodes)
+	}
+	steps(ctx, t, enter("#token", readToken), press("#ask-token button[value=ok]"), see(`article[data-node=lb1]`))
+}
+
+//nolint:thelper // a subtest: a failure belongs to its own line
+func pageTakesTextAsText(ctx context.Context, t *testing.T, said func() []string) {
+	s, agent := start(t, Config{Addr: "127.0.0.1:0"})
+	const evil = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"'>`
+	agent.Set(func(st *status.Status) {
+		st.Problems, st.NextFail = []string{evil}, []string{evil}
+		st.Cluster, st.Site.Reason = evil, evil
+		st.Nodes[1].Eligible, st.Nodes[1].Reason, st.Nodes[1].Detail, st.Nodes[1].Name, st.Nodes[1].Warnings = false, evil, evil, evil, []string{evil}
+		st.Views[0].Site, st.Views[0].Backends[0].Name = evil, evil
+		st.Held = []status.Held{{Node: evil, Server: evil, Kind: evil, Detail: evil}}
+		st.Leases[1].Addresses = []string{evil}
+	})
+	agent.Tell(status.Event{Transition: status.Transition{At: time.Now(), Node: evil, Resource: evil, Event: evil, Reason: evil, Actor: evil, Detail: evil}})
+	steps(ctx, t, chromedp.Navigate(s.url("/")), see(`article[data-node=lb1]`))
+	foreign := get(ctx, t, chromedp.Evaluate[int](`document.querySelectorAll('img, script:not([src="/page/page.js"]), iframe, [onerror]').length`))
+	title := get(ctx, t, chromedp.Title())
+	if foreign != 0 || title == "owned" || !strings.Contains(title, "<img") {
+		t.Errorf("%d foreign elements, title %q", foreign, title)
+	}
+	if all := said(); len(all) > 0 {
+		t.Errorf("the console says: %q", all)
+	}
+}
+
+//nolint:thelper // a subtest: a failure belongs to its own line
+func pageGreysOut(ctx context.Context, t *testing.T, _ func() []string) {
+	s, _ := start(t, Config{Addr: "127.0.0.1:0"})
+	steps(ctx, t, chromedp.Navigate(s.url("/")), see(`article[data-node=lb1]`))
+	// The stream stands still and a minute passes: what arrives is not heard.
+	get(ctx, t, chromedp.Evaluate[any](`{ JSON.parse = () => { throw new Error('deaf'); }; const now = performance.now.bind(performance); performance.now = () => now() + 60000; }; 1`))
+	steps(ctx, t, see("body.old"))
+	if seen := get(ctx, t, text("#seen")); !strings.Contains(seen, "no news since") {
+		t.Errorf("seen: %s", seen)
+	}
+}
+
+// Pictures for the documentation, and for the eye: light, dark and as wide as
+// a telephone. The page must not be wider than its window.
+//
+//nolint:thelper // a subtest: a failure belongs to its own line
+func pageFits(ctx context.Context, t *testing.T, _ func() []string) {
+	s, agent := start(t, Config{Addr: "127.0.0.1:0", Token: operateToken})
+	agent.Set(keepFresh)
+	for _, scene := range []struct {
+		name          string
+		width, height int64
+		scheme        string
+		trouble       bool
+	}{
+		{"page-light", 1180, 1000, "light", false},
+		{"page-dark", 1180, 1000, "dark", true},
+		{"page-phone", 390, 844, "light", true},
+		{"page-phone-dark", 360, 740, "dark", false},
+	} {
+		agent.Set(func(st *status.Status) { stage(st, scene.trouble) })
+		steps(ctx, t, chromedp.EmulateViewport(scene.width, scene.height), colours(scene.scheme), chromedp.Navigate(s.url("/")), see(`article[data-site=b]`))
+		picture := get(ctx, t, chromedp.FullScreenshot(100))
+		if get(ctx, t, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)) {
+			t.Errorf("%s: the page is wider than its window", scene.name)
+		}
+		if *screenshots != "" {
+			if err := os.WriteFile(filepath.Join(*screenshots, scene.name+".png"), picture, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func colours(scheme string) action {
+	return func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return chromedp.Void{}, err
+	}
+}
+
+// stage sets a scene: all well, or a switch in the middle of trouble.
+func stage(st *status.Status, trouble bool) {
+	*st = apitest.Pair(time.Now())
+	if !trouble {
+		return
+	}
+	st.Health = status.Degraded
+	st.Problems = []string{"witness is silent: no answer for 4.2 s", "no load balancer sees site a usable"}
+	st.Nodes[2].Alive, st.Nodes[2].Reason, st.Nodes[2].Detail, st.Nodes[2].AgeMS = false, "unreachable", "no answer; is the machine up, and does the firewall let UDP and TCP 7946 through?", 4200
+	st.Site.Phase, st.Site.Target, st.Site.Reason, st.Site.Waiting = "takeover", "b", "active-unusable", "waiting-for-hook"
+	st.Groups[0] = st.Site
+	for i := range st.Views {
+		if st.Views[i].Site == "a" {
+			st.Views[i].Usable, st.Views[i].Reason = false, "critical-down"
+			st.Views[i].Backends = []status.Backend{{Name: "app", Up: i % 2, Total: 2}, {Name: "chat", Total: 1}}
+		}
+	}
+	st.Held = []status.Held{{Node: "lb1", Server: "app/b-2", Kind: "maintenance", Detail: "set at the socket"}}
+	st.NextFail = []string{"if lb1 fails, nobody takes vip/default over: no majority of voters would be left", fmt.Sprintf("if %s fails, nothing moves", "lb2")}
+}

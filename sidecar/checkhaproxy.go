@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"tandem/haproxy"
+	"tandem/haproxy/cfgcheck"
+	"tandem/sidecar/config"
+)
+
+// observeFor is how long HAProxy may take to answer a check.
+const observeFor = 3 * time.Second
+
+// haproxy looks at the running HAProxy as the sidecar would, without touching
+// it: the socket, its level, and which servers each site's globs match.
+func (c *checker) haproxy(ctx context.Context) {
+	o := observe(ctx, c.cfg)
+	switch {
+	case !o.Alive, o.Reason != "":
+		text, mend, _ := strings.Cut(o.Detail, ": ")
+		mend, _, _ = strings.Cut(mend, ": dial unix") // the reason says it
+		c.fault("haproxy", fmt.Sprintf("%s (%s)", text, o.Reason), mend)
+	default:
+		c.ok("haproxy", "version %s, pid %d, socket of level %s", o.Version, o.PID, o.Level)
+	}
+	if !o.Alive || o.ServersAt.IsZero() {
+		return
+	}
+	for _, site := range c.cfg.Sites {
+		for _, pattern := range site.Patterns {
+			c.glob(site.Name, pattern, o.Servers)
+		}
+	}
+	for _, h := range o.Held {
+		c.note("servers", fmt.Sprintf("%s is held by hand (%s) and will be left alone: %s", h.ServerID, h.Kind, h.Detail), "")
+	}
+}
+
+// observe runs an instance that only looks until it has seen the servers.
+func observe(ctx context.Context, cfg config.Config) haproxy.Observation {
+	ctx, cancel := context.WithTimeout(ctx, observeFor)
+	defer cancel()
+	instance := haproxy.New(haproxy.Config{Socket: cfg.HAProxySocket, Timeout: cfg.HAProxyTimeout, JournalFile: journalFile(cfg), Observe: true, Log: zap.NewNop()})
+	desired := haproxy.Desired{Epoch: 1}
+	for _, site := range cfg.Sites {
+		for _, pattern := range site.Patterns {
+			desired.Rules = append(desired.Rules, haproxy.Rule{Pattern: pattern, Want: haproxy.Ready})
+		}
+	}
+	instance.Set(desired)
+	var group errgroup.Group
+	group.Go(func() error { return instance.Run(ctx) })
+	for {
+		o := instance.Observed()
+		settled := o.Alive && !o.ServersAt.IsZero() || !o.Alive && o.Reason != haproxy.ReasonStarting && o.Reason != ""
+		if settled || ctx.Err() != nil {
+			cancel()
+			_ = group.Wait() // it ends because it was told to
+			return o
+		}
+		select {
+		case <-instance.Changed():
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c *checker) glob(site, pattern string, servers []haproxy.Server) {
+	matched := 0
+	for _, s := range servers {
+		if haproxy.Match(pattern, s.ServerID) {
+			matched++
+		}
+	}
+	if matched == 0 {
+		c.fault("servers", fmt.Sprintf("site %s: %s matches no server of HAProxy", site, pattern), "compare TANDEM_SITES with `show servers state`; the pattern is backend/server, with * and ?")
+		return
+	}
+	c.ok("servers", "site %s: %s matches %d of %d", site, pattern, matched, len(servers))
+}
+
+// haproxyConfig reads haproxy.cfg for what would keep tandem from its work.
+func (c *checker) haproxyConfig() {
+	if c.cfg.HAProxyCfg == "" {
+		c.note("haproxy.cfg", "not read", "set TANDEM_HAPROXY_CFG to its path")
+		return
+	}
+	expect := cfgcheck.Expect{Socket: c.cfg.HAProxySocket, StateFile: c.cfg.StateFile, MapFile: c.cfg.Map}
+	if c.cfg.Hold.IsValid() {
+		expect.Hold = c.cfg.Hold.String()
+	}
+	for _, site := range c.cfg.Sites {
+		expect.Patterns = append(expect.Patterns, site.Patterns...)
+	}
+	found, err := cfgcheck.File(c.cfg.HAProxyCfg, expect)
+	if err != nil {
+		c.fault("haproxy.cfg", err.Error(), "see TANDEM_HAPROXY_CFG")
+		return
+	}
+	for _, f := range found {
+		if f.Severity == cfgcheck.Error {
+			c.fault("haproxy.cfg", f.What, f.Mend)
+		} else {
+			c.note("haproxy.cfg", f.What, f.Mend)
+		}
+	}
+	if len(found) == 0 {
+		c.ok("haproxy.cfg", "nothing to say about %s", c.cfg.HAProxyCfg)
+	}
+}
+
+// directories looks whether what has to be written can be.
+func (c *checker) directories() {
+	for _, d := range []struct {
+		variable, dir string
+		made          bool // the sidecar makes it
+	}{
+		{"TANDEM_STATE_DIR", c.cfg.StateDir, true},
+		{"TANDEM_SOCKET", filepath.Dir(c.cfg.Socket), true},
+		{"TANDEM_STATE_FILE", dirOf(c.cfg.StateFile), false},
+		{"TANDEM_MAP", dirOf(c.cfg.Map), false},
+	} {
+		if d.dir != "" {
+			c.writable(d.variable, d.dir, d.made)
+		}
+	}
+}
+
+func dirOf(path string) string {
+	if path == "" {
+		return ""
+	}
+	return filepath.Dir(path)
+}
+
+func (c *checker) writable(variable, dir string, made bool) {
+	info, err := os.Stat(dir)
+	if made && errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		c.writable(variable, filepath.Dir(dir), true)
+		return
+	}
+	switch {
+	case err != nil:
+		c.fault("directory", fmt.Sprintf("%s cannot be used: %v (%s)", dir, err, variable), "make it: mkdir -p "+dir)
+		return
+	case !info.IsDir():
+		c.fault("directory", fmt.Sprintf("%s is not a directory (%s)", dir, variable), "choose another path")
+		return
+	}
+	probe, err := os.CreateTemp(dir, ".tandem-check-*")
+	if err != nil {
+		c.fault("directory", fmt.Sprintf("nothing can be written in %s (%s)", dir, variable), "let the user of the sidecar write there")
+		return
+	}
+	_ = errors.Join(probe.Close(), os.Remove(probe.Name())) // it was only tried
+	c.ok("directory", "%s can be written (%s)", dir, variable)
+}

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/arp"
+	"golang.org/x/sys/unix"
+
+	"tandem/lib/vip"
+	"tandem/sidecar/config"
+)
+
+// clock looks for what would make the clock of the leases run at another rate
+// than everybody else's. What time it shows does not matter.
+func (c *checker) clock() {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		c.fault("clock", "this kernel has no CLOCK_BOOTTIME: "+err.Error(), "use Linux 2.6.39 or later")
+		return
+	}
+	const nominal = 10000 // µs for each tick of the kernel's 100 Hz user clock
+	tx := unix.Timex{}
+	if _, err := unix.Adjtimex(&tx); err == nil && (tx.Tick < nominal*995/1000 || tx.Tick > nominal*1005/1000) {
+		c.fault("clock", fmt.Sprintf("the kernel's clock is set to run at %.1f %% of its rate; leases assume less than 1 %% of difference", float64(tx.Tick)/nominal*100), "adjtimex --tick 10000, and find out who changed it")
+		return
+	}
+	c.ok("clock", "CLOCK_BOOTTIME, at its nominal rate")
+}
+
+// ports are taken by our own sidecar when it runs.
+func (c *checker) ports(ctx context.Context) {
+	if c.status != nil {
+		return
+	}
+	var lc net.ListenConfig
+	bind := c.cfg.Bind.String()
+	if packets, err := lc.ListenPacket(ctx, "udp", bind); err != nil {
+		c.bindFault("TANDEM_BIND", "udp "+bind, err)
+	} else {
+		_ = packets.Close() // it was only tried
+		c.tcpPort(ctx, "TANDEM_BIND", bind)
+	}
+	if !c.cfg.API.Off {
+		c.tcpPort(ctx, "TANDEM_API", c.cfg.API.String())
+	}
+}
+
+func (c *checker) tcpPort(ctx context.Context, variable, addr string) {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		c.bindFault(variable, "tcp "+addr, err)
+		return
+	}
+	_ = listener.Close() // it was only tried
+	c.ok("port", "%s is free (%s)", addr, variable)
+}
+
+func (c *checker) bindFault(variable, addr string, err error) {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		c.fault("port", addr+" is taken by another process", "find it with `ss -tulpn`, or choose another port ("+variable+")")
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		c.fault("port", "this machine has no address "+addr, "set "+variable+" to an address of this machine, or 0.0.0.0")
+	default:
+		c.fault("port", addr+" cannot be used: "+err.Error(), "see "+variable)
+	}
+}
+
+const dialTimeout = time.Second
+
+// peers looks whether each has an address and answers. The running sidecar
+// knows more: whether a peer has our key and our cluster's name.
+func (c *checker) peers(ctx context.Context) {
+	own := localAddresses()
+	for _, peer := range c.cfg.Peers {
+		host, _, _ := net.SplitHostPort(peer.Addr)
+		resolve, cancel := context.WithTimeout(ctx, dialTimeout)
+		addrs, err := net.DefaultResolver.LookupNetIP(resolve, "ip", host)
+		cancel()
+		if err != nil || len(addrs) == 0 {
+			c.fault("peers", fmt.Sprintf("%s: %s has no address", peer.Name, host), "use an IP address in TANDEM_PEERS, or add the name to DNS or /etc/hosts")
+			continue
+		}
+		here := slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(own, a.Unmap()) })
+		switch {
+		case peer.Name == c.cfg.Node && !here:
+			c.fault("peers", fmt.Sprintf("%s is this node, and %s is no address of this machine", peer.Name, host), "mend TANDEM_PEERS or TANDEM_NODE; behind address translation this is as it should be")
+		case peer.Name == c.cfg.Node:
+			c.ok("peers", "%s is this node", peer.Name)
+		case here && !addrs[0].IsLoopback():
+			c.fault("peers", fmt.Sprintf("%s is another node, and %s is an address of this machine", peer.Name, host), "mend TANDEM_NODE or TANDEM_PEERS")
+		default:
+			c.peer(ctx, peer)
+		}
+	}
+}
+
+func (c *checker) peer(ctx context.Context, peer config.Peer) {
+	if c.status != nil {
+		c.knownPeer(peer)
+		return
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", peer.Addr)
+	switch {
+	case err == nil:
+		_ = conn.Close() // it was only tried
+		c.ok("peers", "%s answers at %s (TCP)", peer.Name, peer.Addr)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		c.note("peers", fmt.Sprintf("%s: its machine answers, nobody listens at %s", peer.Name, peer.Addr), "start tandem there")
+	default:
+		c.fault("peers", fmt.Sprintf("%s does not answer at %s", peer.Name, peer.Addr), "is the machine up, and do firewalls let UDP and TCP through both ways?")
+	}
+}
+
+// knownPeer says what the running sidecar knows of a peer.
+func (c *checker) knownPeer(peer config.Peer) {
+	for _, n := range c.status.Nodes {
+		if n.Name != peer.Name {
+			continue
+		}
+		if n.Alive {
+			c.ok("peers", "%s is heard", n.Name)
+		} else {
+			c.fault("peers", strings.TrimSuffix(fmt.Sprintf("%s is not heard: %s: %s", n.Name, n.Reason, n.Detail), ": "), "see `tandem why`")
+		}
+		for _, warning := range n.Warnings {
+			c.fault("peers", n.Name+": "+warning, "make the settings the same on all nodes")
+		}
+		return
+	}
+	c.fault("peers", peer.Name+" is not known to the running sidecar", "restart it: its TANDEM_PEERS is another")
+}
+
+func localAddresses() []netip.Addr {
+	var all []netip.Addr
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			all = append(all, prefix.Addr().Unmap())
+		}
+	}
+	return all
+}
+
+func (c *checker) capabilities() {
+	if !c.cfg.HasAddresses() {
+		return
+	}
+	missing, err := vip.MissingCapabilities()
+	if err != nil {
+		c.note("capabilities", "cannot be read: "+err.Error(), "")
+		return
+	}
+	for _, m := range missing {
+		c.fault("capabilities", "this process lacks "+m.Name+": "+m.For, m.Mend())
+	}
+	if len(missing) == 0 {
+		c.ok("capabilities", "NET_ADMIN and NET_RAW")
+	}
+}
+
+// interfaces looks at each interface that shall carry an address.
+func (c *checker) interfaces() {
+	seen := map[string]bool{}
+	for _, group := range c.cfg.VIPs {
+		for _, a := range group.Addresses {
+			if !seen[a.Interface] {
+				seen[a.Interface] = true
+				c.carrier(a.Interface)
+			}
+			c.subnet(a)
+		}
+	}
+}
+
+func (c *checker) carrier(name string) {
+	ifi, err := net.InterfaceByName(name)
+	if err != nil {
+		c.fault("interface", "there is no interface "+name, "choose one of "+interfaceNames()+" (TANDEM_VIPS)")
+		return
+	}
+	carrier, err := os.ReadFile(filepath.Join("/sys/class/net", name, "carrier"))
+	switch {
+	case ifi.Flags&net.FlagUp == 0:
+		c.fault("interface", name+" is down", "ip link set "+name+" up")
+	case err == nil && strings.TrimSpace(string(carrier)) == "0":
+		c.fault("interface", name+" has no carrier", "plug the cable in, or look at the switch")
+	default:
+		c.ok("interface", "%s is up", name)
+	}
+}
+
+func interfaceNames() string {
+	all, err := net.Interfaces()
+	if err != nil {
+		return "those of `ip link`"
+	}
+	var names []string
+	for _, ifi := range all {
+		names = append(names, ifi.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// subnet looks whether the interface has an address in whose network the
+// virtual one lies; without, neighbours would hardly find it.
+func (c *checker) subnet(a config.Address) {
+	ifi, err := net.InterfaceByName(a.Interface)
+	if err != nil {
+		return // told already
+	}
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return
+	}
+	for _, one := range addrs {
+		prefix, err := netip.ParsePrefix(one.String())
+		if err == nil && prefix.Addr() != a.Prefix.Addr() && prefix.Contains(a.Prefix.Addr()) {
+			return
+		}
+	}
+	c.note("interface", fmt.Sprintf("%s is in no network of %s", a.Prefix.Addr(), a.Interface), "is it the right interface? Hosts of the network find the address only if they take it for a neighbour")
+}
+
+const strangerTimeout = 500 * time.Millisecond
+
+// strangers asks the network whether somebody has a virtual IP whom the
+// cluster does not know. While a node of the cluster holds it, an answer is as
+// it should be.
+func (c *checker) strangers(ctx context.Context) {
+	for _, group := range c.cfg.VIPs {
+		if c.held(group.Name) {
+			continue
+		}
+		for _, a := range group.Addresses {
+			if ctx.Err() == nil && a.Prefix.Addr().Is4() {
+				c.stranger(a)
+			}
+		}
+	}
+}
+
+func (c *checker) held(group string) bool {
+	if c.status == nil {
+		return false
+	}
+	for _, l := range c.status.Leases {
+		if l.Resource == "vip/"+group {
+			return l.Holder != ""
+		}
+	}
+	return false
+}
+
+func (c *checker) stranger(a config.Address) {
+	ifi, err := net.InterfaceByName(a.Interface)
+	if err != nil {
+		return // told already
+	}
+	asker, err := arp.Dial(ifi)
+	if err != nil {
+		c.note("address", fmt.Sprintf("whether somebody has %s already cannot be asked: %v", a.Prefix.Addr(), err), "")
+		return
+	}
+	defer asker.Close()
+	if err := asker.SetDeadline(time.Now().Add(strangerTimeout)); err != nil {
+		return
+	}
+	mac, err := asker.Resolve(a.Prefix.Addr())
+	switch {
+	case err != nil:
+		c.ok("address", "nobody answers for %s", a.Prefix.Addr())
+	case c.status == nil:
+		c.note("address", fmt.Sprintf("%s answers for %s", mac, a.Prefix.Addr()), "if that is no node of the cluster, another machine has this address: choose another (TANDEM_VIPS)")
+	default:
+		c.fault("address", fmt.Sprintf("%s answers for %s, which no node of the cluster holds", mac, a.Prefix.Addr()), "another machine has this address: remove it there, or choose another (TANDEM_VIPS)")
+	}
+}
+
+// gate looks whether the kernel can keep the gate that fences a frozen holder.
+func (c *checker) gate() {
+	if !c.cfg.HasAddresses() {
+		return
+	}
+	conn, err := nftables.New()
+	if err == nil {
+		_, err = conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	}
+	if err != nil {
+		c.note("gate", "nftables cannot be used: "+err.Error()+"; the kernel's address lifetime is the fence, which counts in seconds", "load nf_tables, and give NET_ADMIN; leases are longer without it")
+		return
+	}
+	c.ok("gate", "nftables answers")
+}

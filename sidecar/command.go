@@ -1,0 +1,217 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"tandem/sidecar/config"
+	"tandem/sidecar/status"
+)
+
+// program is what every command needs of the world.
+type program struct {
+	env            []string
+	stdout, stderr io.Writer
+	began          bool // arguments and flags were right, the command itself has begun
+}
+
+func (p *program) getenv(name string) string {
+	for _, pair := range slices.Backward(p.env) {
+		if value, ok := strings.CutPrefix(pair, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+func (p *program) client() *client {
+	return newClient(config.SocketPath(p.env), p.getenv("SUDO_USER"))
+}
+
+// newRoot is the tree of commands.
+func newRoot(p *program) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tandem",
+		Short: "Fails a pair of HAProxys and their sites over, by quorum lease",
+		Long: `tandem runs beside every HAProxy of a cluster. The sidecars agree by quorum which
+load balancer carries the virtual IP and which site is active, and make every
+HAProxy route so.
+
+Start it with "tandem run", configured by environment variables ("tandem config
+--table"). The other commands ask the sidecar on this machine through its
+control socket (TANDEM_SOCKET).`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = false
+	root.AddGroup(&cobra.Group{ID: "see", Title: "See what is:"}, &cobra.Group{ID: "act", Title: "Change it:"}, &cobra.Group{ID: "set", Title: "Set it up:"})
+	root.AddCommand(
+		p.runCommand(), p.statusCommand(), p.whyCommand(), p.historyCommand(),
+		p.takeoverCommand(), p.renounceCommand(), p.moveCommand(), p.pauseCommand(), p.resumeCommand(), p.maintenanceCommand(), p.ackCommand(),
+		p.checkCommand(), p.importCommand(), p.configCommand(), p.versionCommand(),
+	)
+	for _, c := range root.Commands() {
+		inner := c.RunE
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			p.began = true
+			return inner(cmd, args)
+		}
+	}
+	return root
+}
+
+func (p *program) runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "run", GroupID: "set", Args: cobra.NoArgs,
+		Short: "Run the sidecar until it is stopped",
+		Long:  "Run the sidecar. It stops on SIGINT and SIGTERM, after handing over what it holds.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(p.env)
+			if err != nil {
+				return err
+			}
+			log := newLogger(cfg.LogLevel, cfg.LogFormat, p.stderr).With(zapNode(cfg))
+			defer func() { _ = log.Sync() }() // a terminal cannot be synced, and says so
+			logStart(log, cfg, build())
+			if err := runSidecar(cmd.Context(), cfg, log, build()); err != nil && !errors.Is(err, context.Canceled) {
+				return err
+			}
+			log.Info("stopped")
+			return nil
+		},
+	}
+}
+
+// Build says which build this is.
+type Build struct {
+	Version string // of the release, or dev
+	Commit  string // of the source, shortened; empty when not known
+	Go      string
+}
+
+// version is set by the linker: -ldflags "-X main.version=1.2.3".
+var version = "dev"
+
+func build() Build {
+	b := Build{Version: version, Go: runtime.Version()}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			b.Commit = s.Value[:min(12, len(s.Value))]
+		}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.modified" && s.Value == "true" && b.Commit != "" {
+			b.Commit += "+"
+		}
+	}
+	return b
+}
+
+// String is what `tandem version` prints.
+func (b Build) String() string {
+	return fmt.Sprintf("tandem %s (commit %s, %s, %s/%s)", b.Version, cmp.Or(b.Commit, "unknown"), b.Go, runtime.GOOS, runtime.GOARCH)
+}
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", GroupID: "set", Args: cobra.NoArgs,
+		Short: "Print the version",
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(p.stdout, build())
+			return err
+		},
+	}
+}
+
+func (p *program) configCommand() *cobra.Command {
+	var table, markdown bool
+	c := &cobra.Command{
+		Use: "config", GroupID: "set", Args: cobra.NoArgs,
+		Short: "Print the configuration with its present values, or what is wrong with it",
+		RunE: func(*cobra.Command, []string) error {
+			switch {
+			case markdown:
+				_, err := io.WriteString(p.stdout, config.Markdown())
+				return err
+			case table:
+				return p.printTable()
+			default:
+				return p.printSettings()
+			}
+		},
+	}
+	c.Flags().BoolVar(&table, "table", false, "print every variable with default and meaning, without reading the environment")
+	c.Flags().BoolVar(&markdown, "markdown", false, "print the same as the README has it")
+	return c
+}
+
+func (p *program) printTable() error {
+	for _, v := range config.Table() {
+		name := v.Name
+		if v.Secret {
+			name += ", " + config.FileSuffix
+		}
+		_, err := fmt.Fprintf(p.stdout, "%s\n    %s\n    default: %s   example: %s\n", name,
+			strings.ReplaceAll(v.Meaning, "`", ""), strings.ReplaceAll(v.DefaultText(), "`", ""), strings.ReplaceAll(v.Example, "`", ""))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *program) printSettings() error {
+	cfg, err := config.Load(p.env)
+	if err != nil {
+		return err
+	}
+	for _, s := range cfg.Settings() {
+		line := fmt.Sprintf("%-24s %s", s.Name, cmp.Or(s.Value, "-"))
+		if s.Origin != "default" {
+			line = fmt.Sprintf("%-64s # %s", line, s.Origin)
+		}
+		if _, err := fmt.Fprintln(p.stdout, line); err != nil {
+			return err
+		}
+	}
+	for _, warning := range cfg.Warnings {
+		if _, err := fmt.Fprintln(p.stderr, "tandem: note:", warning); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// terminal gives the width of the terminal that is printed on, or 0.
+func (p *program) terminal() int {
+	file, ok := p.stdout.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) || p.getenv("TERM") == "dumb" {
+		return 0
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return min(max(width, 60), 160)
+}
+
+// screen says how wide the output is and whether it may have colour.
+func (p *program) screen() status.Screen {
+	width := p.terminal()
+	return status.Screen{Width: width, Color: width > 0 && p.getenv("NO_COLOR") == ""}
+}

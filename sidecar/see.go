@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tandem/sidecar/api"
+	"tandem/sidecar/status"
+)
+
+// exitCannotTell is the exit code of status when nothing is known.
+const exitCannotTell = 3
+
+func healthCode(h status.Health) int {
+	switch h {
+	case status.Healthy:
+		return 0
+	case status.Degraded:
+		return 1
+	case status.NotServing:
+		return 2
+	case status.Unknown:
+		return exitCannotTell
+	default:
+		return exitCannotTell
+	}
+}
+
+func (p *program) statusCommand() *cobra.Command {
+	var asJSON, watch bool
+	c := &cobra.Command{
+		Use: "status", GroupID: "see", Args: cobra.NoArgs,
+		Short: "Show who holds what, the sites, the nodes and what the next failure would do",
+		Long: `Show the whole picture as the sidecar of this machine sees it, on one screen.
+
+Exit code: 0 healthy, 1 degraded (no further failure is tolerated), 2 not
+serving, 3 cannot tell.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return p.watchStatus(cmd.Context(), asJSON)
+			}
+			var st status.Status
+			if err := p.client().get(cmd.Context(), "/v1/status", &st); err != nil {
+				return exitError{exitCannotTell, err.Error()}
+			}
+			if err := p.printStatus(p.stdout, st, asJSON); err != nil {
+				return err
+			}
+			return quietly(healthCode(st.Health))
+		},
+	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitError{exitCannotTell, err.Error()} })
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, the schema of /v1/status")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "follow, until interrupted")
+	return c
+}
+
+// quietly ends with a code and says nothing more.
+func quietly(code int) error {
+	if code == exitOK {
+		return nil
+	}
+	return exitError{code: code}
+}
+
+func (p *program) printStatus(w io.Writer, st status.Status, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, st)
+	}
+	sc := p.screen()
+	sc.Now = time.Now()
+	return status.Render(w, st, sc)
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// rewatch is how long to wait before a sidecar that stopped is asked again.
+const rewatch = time.Second
+
+// watchStatus follows the sidecar until it is interrupted, also over restarts
+// of the sidecar. On a terminal the screen is written over in place, else one
+// picture follows the other.
+func (p *program) watchStatus(ctx context.Context, asJSON bool) error {
+	inPlace := p.terminal() > 0 && !asJSON
+	for {
+		err := p.client().watch(ctx, func(st status.Status) (bool, error) {
+			if asJSON {
+				return false, json.NewEncoder(p.stdout).Encode(st)
+			}
+			var screen bytes.Buffer
+			if err := p.printStatus(&screen, st, false); err != nil {
+				return false, err
+			}
+			return false, p.show(screen.String(), inPlace)
+		})
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // interrupted by the one who watched
+		}
+		if !inPlace {
+			return exitError{exitCannotTell, err.Error()}
+		}
+		if err := p.show("tandem: "+err.Error()+"\n", true); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rewatch):
+		}
+	}
+}
+
+// show writes a screen. In place means: from the top, each line to its end
+// cleared, and what is left of a longer screen below cleared too.
+func (p *program) show(screen string, inPlace bool) error {
+	if inPlace {
+		screen = "\x1b[H" + strings.ReplaceAll(screen, "\n", "\x1b[K\n") + "\x1b[J"
+	} else {
+		screen += "\n"
+	}
+	_, err := io.WriteString(p.stdout, screen)
+	return err
+}
+
+func (p *program) historyCommand() *cobra.Command {
+	var asJSON bool
+	var limit int
+	c := &cobra.Command{
+		Use: "history", GroupID: "see", Args: cobra.NoArgs,
+		Short: "Show what changed, why, and who asked for it",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 {
+				return exitError{exitUsage, fmt.Sprintf("--limit %d: a positive number is needed", limit)}
+			}
+			var h api.History
+			if err := p.client().get(cmd.Context(), fmt.Sprintf("/v1/history?limit=%d", limit), &h); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(p.stdout, h)
+			}
+			sc := p.screen()
+			sc.Now = time.Now()
+			return status.RenderHistory(p.stdout, h.Transitions, sc)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, the schema of /v1/history")
+	c.Flags().IntVarP(&limit, "limit", "n", 50, "how many, the latest")
+	return c
+}
+
+func (p *program) whyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "why", GroupID: "see", Args: cobra.NoArgs,
+		Short: "Explain the present state from its causes",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var st status.Status
+			var h api.History
+			err := errors.Join(p.client().get(cmd.Context(), "/v1/status", &st), p.client().get(cmd.Context(), "/v1/history", &h))
+			if err != nil {
+				first, _, _ := strings.Cut(err.Error(), "\n")
+				return errors.New(first)
+			}
+			sc := p.screen()
+			sc.Now = time.Now()
+			return status.RenderWhy(p.stdout, st, h.Transitions, sc)
+		},
+	}
+}

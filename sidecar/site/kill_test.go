@@ -1,0 +1,166 @@
+package site
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestADeciderMayDieAtEveryPoint kills the decider at every millisecond of a
+// switch, with its proposal lost or accepted, and has another one finish. No
+// phase is repeated, and no hook whose completion was recorded.
+func TestADeciderMayDieAtEveryPoint(t *testing.T) {
+	all := Hooks{Precheck: true, Takeover: true, Renounce: true, Notify: true}
+	for name, cfg := range map[string]Config{
+		"overlap":              {},
+		"overlap with hooks":   {Hooks: all, DrainTimeout: 30 * time.Millisecond},
+		"exclusive":            {Order: Exclusive},
+		"exclusive with hooks": {Order: Exclusive, Hooks: all, DrainTimeout: 30 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg.Sites, cfg.IsolatedAfter = sites("a", "b"), simIsolated
+			whole := switchOver(t, cfg, -1, false)
+			for at := range int(whole/time.Millisecond) + 2 {
+				switchOver(t, cfg, at, false)
+				switchOver(t, cfg, at, true)
+			}
+		})
+	}
+}
+
+func sites(names ...string) []Site {
+	var out []Site
+	for _, n := range names {
+		out = append(out, Site{Name: n, Patterns: []string{"*/" + n + "-*"}})
+	}
+	return out
+}
+
+// switchOver plays a takeover of b and says how long it took. The decider is
+// killed at a millisecond of it, unless that is negative.
+func switchOver(t *testing.T, cfg Config, at int, accepted bool) time.Duration {
+	t.Helper()
+	s := newSim(t, cfg, "lb1", "lb2")
+	j := newJudge(s)
+	var recorded []string // IDs of hooks whose phase has been left
+	s.onHook = append(s.onHook, func(_ *sim, h HookRun) {
+		if slices.Contains(recorded, h.ID) && h.Kind != HookNotify {
+			t.Fatalf("killed at %d ms, accepted %v: %s ran again", at, accepted, h.ID)
+		}
+	})
+	s.start(true)
+	s.run(time.Second)
+	s.decided = nil
+	begin := s.now
+	s.step(Command{ID: "1", Kind: Takeover, Site: "b"})
+	if at >= 0 {
+		s.run(time.Duration(at) * time.Millisecond)
+		j.died()
+		s.kill(accepted)
+		for id := range j.ran {
+			if !strings.HasSuffix(id, fmt.Sprintf("/%d", s.phaseEpoch())) {
+				recorded = append(recorded, id)
+			}
+		}
+		s.run(20 * time.Millisecond)
+		s.start(false)
+	}
+	s.run(5 * time.Second)
+	g, _ := s.cur.Group(DefaultGroup)
+	if len(s.decided) == 0 && at >= 0 { // killed before anything was decided: the command is lost, and nothing else
+		return 0
+	}
+	if g.Active != "b" || g.Switching() || g.Notify != 0 || !slices.Equal(s.routes(DefaultGroup), []string{"b"}) {
+		t.Fatalf("killed at %d ms, accepted %v: %+v, routed to %v", at, accepted, g, s.routes(DefaultGroup))
+	}
+	checkPhases(t, cfg, s.decided)
+	return s.doneAt - begin
+}
+
+// checkPhases checks that the phases were decided in their order, each once.
+func checkPhases(t *testing.T, cfg Config, decided []Group) {
+	t.Helper()
+	var got []string
+	for _, g := range decided {
+		p := string(g.Phase)
+		if g.Close {
+			p += "+close"
+		}
+		if len(got) == 0 || got[len(got)-1] != p {
+			got = append(got, p)
+		}
+	}
+	want := []string{"precheck", "takeover", "enable", "renounce", "settle", "settle+close", ""}
+	if cfg.exclusive() {
+		want = []string{"precheck", "renounce", "settle", "settle+close", "takeover", "enable", ""}
+	}
+	if !cfg.Hooks.Takeover {
+		want = slices.DeleteFunc(want, func(p string) bool { return p != "enable" && p != "renounce" && p != "" })
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("phases %q, want %q", got, want)
+	}
+}
+
+// TestTheJudgeCatches shows that the checks of the property tests do fail: on
+// load balancers that say they have drained and have not, and on a decider
+// whose configuration is not the one it is judged by.
+func TestTheJudgeCatches(t *testing.T) {
+	for name, tc := range map[string]struct {
+		play func(*sim)
+		want string
+	}{
+		"two sites at once": {func(s *sim) {
+			s.lb("lb2").liar = true
+			s.step(Command{ID: "1", Kind: Takeover, Site: "b"})
+		}, "is routed to [a b]"},
+		"too many switches": {func(s *sim) {
+			s.d.cfg.FlapMax, s.twin.cfg.FlapMax = 9, 9
+			for i := range 8 {
+				s.set("*", DefaultGroup, "a", i%2 == 1)
+				s.set("*", DefaultGroup, "b", i%2 == 0)
+				s.tell()
+				s.run(time.Second)
+			}
+		}, "automatic switches within"},
+		"a switch without need": {func(s *sim) {
+			s.d.cfg.StaleAfter, s.twin.cfg.StaleAfter = time.Millisecond, time.Millisecond
+			s.lb("lb2").stale = true
+			s.run(100 * time.Millisecond)
+			s.set("lb1", DefaultGroup, "a", false)
+			s.tell()
+		}, "an automatic switch away from a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &caught{}
+			s := newSim(f, Config{Sites: sites("a", "b"), Order: Exclusive, IsolatedAfter: simIsolated}, "lb1", "lb2")
+			newJudge(s)
+			func() {
+				defer func() {
+					if r := recover(); r != nil && r != f {
+						panic(r)
+					}
+				}()
+				s.start(true)
+				s.run(2 * time.Second)
+				tc.play(s)
+				s.run(5 * time.Second)
+			}()
+			if !strings.Contains(f.text, tc.want) {
+				t.Fatalf("caught %q, want %q", f.text, tc.want)
+			}
+		})
+	}
+}
+
+// caught notes the first failure and ends the simulation.
+type caught struct{ text string }
+
+func (c *caught) Helper() {}
+
+func (c *caught) Fatalf(format string, args ...any) {
+	c.text = fmt.Sprintf(format, args...)
+	panic(c)
+}

@@ -1,0 +1,188 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// RenderHistory prints transitions, the latest last.
+func RenderHistory(w io.Writer, all []Transition, sc Screen) error {
+	p := sc.page()
+	if len(all) == 0 {
+		p.line(c("no transitions are known since this node started"))
+	} else {
+		p.transitions(all, sc.Now, "when")
+	}
+	_, err := io.WriteString(w, p.b.String())
+	return err
+}
+
+// RenderWhy explains the present state from its causes: for each thing that is
+// so, the transition that made it so, in words.
+func RenderWhy(w io.Writer, s Status, history []Transition, sc Screen) error {
+	p := sc.page()
+	p.text(c(""), healthSentence(s))
+	for _, problem := range s.Problems {
+		p.text(c("  - ", healthStyle(s.Health)), problem)
+	}
+	for _, l := range s.Leases {
+		p.b.WriteByte('\n')
+		p.whyLease(l, history, sc.Now)
+	}
+	for _, g := range s.Groups {
+		p.b.WriteByte('\n')
+		p.whySite(s, g, history, sc.Now)
+	}
+	p.whyNodes(s)
+	if s.PausedUntil != nil {
+		p.paragraph("Automatic site decisions are paused " + pausedUntil(*s.PausedUntil, sc.Now) + ": an operator asked for it.")
+	}
+	for _, h := range s.Held {
+		p.paragraph(fmt.Sprintf("%s on %s is left alone: somebody holds it by hand (%s). %s", h.Server, h.Node, h.Kind, h.Detail))
+	}
+	_, err := io.WriteString(w, p.b.String())
+	return err
+}
+
+func healthSentence(s Status) string {
+	switch s.Health {
+	case Healthy:
+		return "All is well: one more failure would be survived."
+	case Degraded:
+		return "Traffic is served, but one more failure may not be survived:"
+	case NotServing:
+		return "Not everything is served:"
+	case Unknown:
+		return "This node cannot tell how the cluster is:"
+	default:
+		return "This node cannot tell how the cluster is:"
+	}
+}
+
+func (p *page) whyLease(l Lease, history []Transition, now time.Time) {
+	if l.Holder == "" {
+		p.text(c(""), fmt.Sprintf("Nobody holds %s.", l.Resource))
+		if t := last(history, l.Resource, ""); t != nil {
+			p.because(t, now)
+		} else {
+			p.text(c("  "), "Nobody has held it since this node started.")
+		}
+		return
+	}
+	p.text(c(""), fmt.Sprintf("%s holds %s, for another %s unless it renews, which it does several times within each lease.",
+		l.Holder, l.Resource, span(ms(l.ExpiresInMS))))
+	p.because(last(history, l.Resource, l.Holder), now)
+}
+
+func (p *page) whySite(s Status, g Site, history []Transition, now time.Time) {
+	first := fmt.Sprintf("No site is active for %s.", g.Group)
+	if g.Active != "" {
+		first = fmt.Sprintf("Site %s is active for %s, since %s.", g.Active, g.Group, moment(g.Since, now))
+	}
+	p.text(c(""), first)
+	p.reason(g.Reason, g.Actor)
+	if g.Switching() {
+		p.text(c("  "), fmt.Sprintf("A switch to %s is under way, in phase %s: %s", g.Target, g.Phase, phases[g.Phase]))
+		if g.Waiting != "" {
+			p.text(c("  "), "It waits: "+named(g.Waiting))
+		}
+	}
+	if g.AckNeeded {
+		p.text(c("  "), "After several switches in a short time nothing switches by itself any more, until somebody has looked and says `tandem ack`.")
+	}
+	for _, v := range s.Views {
+		if !v.Usable && v.Site == g.Active && (v.Group == "" || v.Group == g.Group) {
+			p.text(c("  "), fmt.Sprintf("%s does not see %s usable: %s", v.Node, v.Site, named(cmp.Or(v.Reason, "critical-down"))))
+		}
+	}
+	if t := last(history, "site", g.Active); t != nil && t.Detail != "" {
+		p.text(c("  "), t.Detail)
+	}
+}
+
+// phases says what happens in each phase of a switch.
+var phases = map[string]string{
+	"precheck": "whether the target is usable and no hook objects.",
+	"takeover": "the new site's takeover hooks run, once in the cluster.",
+	"enable":   "the new site's servers become ready on every load balancer.",
+	"renounce": "the old site's servers drain on every load balancer.",
+	"settle":   "connections left on the old site are given time to end.",
+}
+
+func (p *page) whyNodes(s Status) {
+	for _, n := range s.Nodes {
+		switch {
+		case !n.Alive:
+			p.paragraph(fmt.Sprintf("%s is not heard (%s): %s", n.Name, lastHeard(n), named(cmp.Or(n.Reason, "not-heard"))))
+		case n.Maintenance:
+			p.paragraph(n.Name + " holds nothing: an operator put it in maintenance (`tandem maintenance off " + n.Name + "`).")
+		case n.Role == "lb" && !n.Eligible:
+			p.paragraph(fmt.Sprintf("%s must not hold anything: %s", n.Name, named(cmp.Or(n.Reason, "not-eligible"))))
+		default:
+			continue
+		}
+		if n.Detail != "" {
+			p.text(c("  "), n.Detail)
+		}
+	}
+}
+
+func lastHeard(n Node) string {
+	if n.AgeMS < 0 {
+		return "never since this node started"
+	}
+	return "last " + ago(ms(n.AgeMS))
+}
+
+// because names the transition that led to the present state.
+func (p *page) because(t *Transition, now time.Time) {
+	if t == nil {
+		p.text(c("  "), "Why is not known here: it was so before this node started.")
+		return
+	}
+	p.text(c("  "), fmt.Sprintf("%s, epoch %d, told by %s:", moment(t.At, now), t.Epoch, t.Node))
+	p.reason(t.Reason, t.Actor)
+	if t.Detail != "" {
+		p.text(c("  "), t.Detail)
+	}
+}
+
+// paragraph writes a sentence behind an empty line.
+func (p *page) paragraph(words string) {
+	p.b.WriteByte('\n')
+	p.text(c(""), words)
+}
+
+func (p *page) reason(reason, actor string) {
+	if reason == "" {
+		return
+	}
+	text := named(reason)
+	if actor != "" {
+		text += " Asked by " + actor + "."
+	}
+	p.text(c("  "), text)
+}
+
+// named is the reason word with its meaning, so that a reader can find the
+// same word in log and metrics.
+func named(reason string) string {
+	if meaning := Explain(reason); meaning != "" {
+		return reason + ": " + meaning
+	}
+	return strings.TrimSuffix(reason, ".") + "."
+}
+
+// last finds the transition that gave the resource to whoever has it now, or
+// the latest of the resource when nobody has it.
+func last(history []Transition, resource, to string) *Transition {
+	for i := len(history) - 1; i >= 0; i-- {
+		if t := &history[i]; t.Resource == resource && (to == "" || t.To == to) {
+			return t
+		}
+	}
+	return nil
+}
