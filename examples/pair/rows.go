@@ -1,0 +1,322 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"tandem/examples/lab"
+	"tandem/sidecar/status"
+)
+
+// row is one kind of failure.
+type row struct {
+	name  string
+	title string
+	// only: tandem or keepalived; empty is both.
+	only string
+	// fault breaks something on the lab, whose address is held by holder.
+	fault func(ctx context.Context, l *lab.Lab, holder string) error
+	// watch is how long the client is watched at least after fault has
+	// returned; it is watched until it has been served for a second, and at
+	// most patience.
+	watch time.Duration
+	// extra looks at what else matters, before anything is repaired.
+	extra func(ctx context.Context, l *lab.Lab, m *measurement) error
+}
+
+const patience = 10 * time.Second
+
+func (r row) applies(s lab.System) bool {
+	t, tandem := s.(lab.Tandem)
+	switch r.only {
+	case "":
+		return true
+	case "witness":
+		return tandem && !t.Pair
+	default:
+		return tandem
+	}
+}
+
+func rows() []row {
+	return append(addressRows(), siteRows()...)
+}
+
+func daemon(l *lab.Lab) string { return l.System.Daemon() }
+
+func addressRows() []row {
+	return []row{
+		{
+			name: "haproxy-killed", title: "HAProxy of the holder killed", watch: 2 * time.Second,
+			fault: func(_ context.Context, l *lab.Lab, holder string) error { return l.Kill(holder, "haproxy") },
+		},
+		{
+			name: "haproxy-hung", title: "HAProxy of the holder hangs", watch: 3 * time.Second,
+			fault: func(_ context.Context, l *lab.Lab, holder string) error { return l.Freeze(holder, "haproxy") },
+		},
+		{
+			name: "power", title: "the holder loses power", watch: 3 * time.Second,
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.PowerOff(ctx, holder) },
+		},
+		{
+			name: "cut", title: "the holder is cut off, both ways", watch: 3 * time.Second,
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.Cut(ctx, holder) },
+		},
+		{
+			name: "deaf", title: "the holder hears nothing", watch: 3 * time.Second,
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.Deafen(ctx, holder) },
+		},
+		{
+			name: "mute", title: "the holder is not heard", watch: 3 * time.Second,
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.Mute(ctx, holder) },
+		},
+		{
+			name: "daemon-killed", title: "the daemon of the holder is killed", watch: 4 * time.Second,
+			fault: func(_ context.Context, l *lab.Lab, holder string) error { return l.Kill(holder, daemon(l)) },
+		},
+		{
+			name: "daemon-frozen", title: "the daemon of the holder freezes for 3 s", watch: 2 * time.Second,
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error {
+				if err := l.Freeze(holder, daemon(l)); err != nil {
+					return err
+				}
+				if err := pause(ctx, 3*time.Second); err != nil {
+					return err
+				}
+				return l.Thaw(holder, daemon(l))
+			},
+		},
+		{
+			name: "witness", title: "the witness loses power", watch: 3 * time.Second, only: "witness",
+			fault: func(ctx context.Context, l *lab.Lab, _ string) error { return l.PowerOff(ctx, "witness") },
+		},
+		{
+			name: "move", title: "planned move of the address", watch: 3 * time.Second, fault: plannedMove,
+		},
+		{
+			name: "stop", title: "the daemon of the holder is stopped in order", watch: 3 * time.Second,
+			fault: func(_ context.Context, l *lab.Lab, holder string) error {
+				return l.Proc(holder, daemon(l)).Signal(syscall.SIGTERM)
+			},
+			extra: untilEnded,
+		},
+		{
+			name: "reload", title: "HAProxy of the holder is reloaded", watch: 2 * time.Second,
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.ReloadHAProxy(ctx, holder) },
+		},
+		lossRow(30 * time.Second), busyRow(20 * time.Second), restRow(20 * time.Second),
+	}
+}
+
+// restRow breaks nothing.
+func restRow(d time.Duration) row {
+	return row{
+		name: "rest", title: fmt.Sprintf("nothing: the daemon of the holder at rest for %v", d), watch: time.Second,
+		fault: func(ctx context.Context, _ *lab.Lab, _ string) error { return pause(ctx, d) },
+		extra: func(ctx context.Context, l *lab.Lab, m *measurement) error { return footprint(ctx, l, m, d/2) },
+	}
+}
+
+func lossRow(d time.Duration) row {
+	return row{
+		name: "loss", title: fmt.Sprintf("30 %% loss between the daemons for %v", d), watch: time.Second,
+		fault: func(ctx context.Context, l *lab.Lab, _ string) error {
+			if err := l.LossBetween(ctx, 30, l.System.Nodes()...); err != nil {
+				return err
+			}
+			if err := pause(ctx, d); err != nil {
+				return err
+			}
+			return l.Heal(ctx)
+		},
+	}
+}
+
+func busyRow(d time.Duration) row {
+	return row{
+		name: "busy", title: fmt.Sprintf("four busy loops for %v", d), watch: time.Second,
+		fault: func(ctx context.Context, l *lab.Lab, _ string) error {
+			quench, err := l.Burn(4)
+			if err != nil {
+				return err
+			}
+			defer quench()
+			return pause(ctx, d)
+		},
+	}
+}
+
+// untilEnded waits for a daemon that was told to stop. Tandem stays for as long
+// as connections that it still carries may go on (TANDEM_MOVE_GRACE).
+func untilEnded(ctx context.Context, l *lab.Lab, m *measurement) error {
+	p := l.Proc(m.Holder, daemon(l))
+	select {
+	case <-p.Done():
+		return nil
+	case <-time.After(40 * time.Second):
+		return fmt.Errorf("the daemon on %s was told to stop and has not ended", m.Holder)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// plannedMove is what an operator does: tandem move, or, since keepalived
+// knows no such command, an orderly stop of the daemon.
+func plannedMove(ctx context.Context, l *lab.Lab, holder string) error {
+	if _, ok := l.System.(lab.Tandem); !ok {
+		return l.Stop(ctx, holder, daemon(l), syscall.SIGTERM, 5*time.Second)
+	}
+	_, err := l.Tandem(ctx, lab.Other(holder), "move", "--to", lab.Other(holder))
+	return err
+}
+
+// footprint says what the daemon uses: the memory now, and the share of a core
+// over the span.
+func footprint(ctx context.Context, l *lab.Lab, m *measurement, span time.Duration) error {
+	before, err := l.Usage(m.Holder, daemon(l))
+	if err != nil {
+		return err
+	}
+	if err = pause(ctx, span); err != nil {
+		return err
+	}
+	after, err := l.Usage(m.Holder, daemon(l))
+	if err != nil {
+		return err
+	}
+	m.Extra = fmt.Sprintf("%.0f MB, %.1f %% of a core", float64(after.Resident)/1e6, 100*float64(after.CPU-before.CPU)/float64(span))
+	return nil
+}
+
+func siteRows() []row {
+	return []row{
+		{
+			name: "site-killed", title: "all servers of the active site die", watch: 3 * time.Second, only: "tandem",
+			fault: func(_ context.Context, l *lab.Lab, _ string) error { return l.KillSite(activeSite(l)) },
+			extra: lateness,
+		}, {
+			name: "takeover", title: "planned switch of the site", watch: 2 * time.Second, only: "tandem",
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error {
+				_, err := l.Tandem(ctx, holder, "takeover", otherSite(activeSite(l)))
+				return err
+			},
+		},
+	}
+}
+
+// activeSite is the site that has served most of the last second.
+func activeSite(l *lab.Lab) string {
+	best, most := "a", 0
+	recent := l.Client.Recent(time.Second)
+	for site, n := range recent.Sites() {
+		if n > most {
+			best, most = site, n
+		}
+	}
+	return best
+}
+
+func otherSite(site string) string {
+	if site == "a" {
+		return "b"
+	}
+	return "a"
+}
+
+// lateness compares the first answer of the other site with HAProxy's own
+// detection of the last dead server.
+func lateness(_ context.Context, l *lab.Lab, m *measurement) error {
+	var dead string
+	for _, site := range lab.Sites() {
+		if l.Detected(site, m.From) > 0 {
+			dead = site
+		}
+	}
+	if dead == "" {
+		return fmt.Errorf("HAProxy did not find the site dead")
+	}
+	found := l.Detected(dead, m.From)
+	for _, r := range l.Client.Requests(found - 2*time.Second) {
+		if r.OK() && r.Start >= m.From && r.Kind == lab.KindNew && r.Server[:1] == otherSite(dead) {
+			m.Late = r.Start + r.Took - found
+			m.Extra = fmt.Sprintf("%s after HAProxy's detection (%s after the fault)", millis(m.Late), millis(found-m.From))
+			return nil
+		}
+	}
+	return fmt.Errorf("site %s never served", otherSite(dead))
+}
+
+// measure repairs the lab, waits until all is well, and lets one failure happen.
+func measure(ctx context.Context, l *lab.Lab, r row) (m measurement, err error) {
+	if err = l.Repair(ctx); err != nil {
+		return m, err
+	}
+	if err = l.Settled(ctx, time.Minute); err != nil {
+		return m, err
+	}
+	m.Holder = l.Holder()
+	m.Lease = leaseLength(ctx, l, m.Holder)
+	from := lab.Now()
+	if err = r.fault(ctx, l, m.Holder); err != nil {
+		return m, fmt.Errorf("%w; %s", err, l.Describe())
+	}
+	if err = pause(ctx, r.watch); err != nil {
+		return m, err
+	}
+	for end := lab.Now() + patience; lab.Now() < end; {
+		n := l.Client.Recent(time.Second)
+		if n.Failed == 0 && n.Requests > 150 && n.Outage < 300*time.Millisecond {
+			break
+		}
+		if err = pause(ctx, 50*time.Millisecond); err != nil {
+			return m, err
+		}
+	}
+	to := lab.Now()
+	if m.Noticed, err = l.Client.Noticed(ctx, from, to); err != nil {
+		return m, err
+	}
+	m.Judgement = l.Referee.Judge(from, to)
+	m.After = l.Holder()
+	if r.extra != nil {
+		err = r.extra(ctx, l, &m)
+	}
+	l.Client.Forget(to)
+	l.Referee.Forget(from)
+	return m, err
+}
+
+// leaseLength asks tandem how long its lease of the address is: it tunes that
+// itself, and an outage that ends with the lease is to be compared with it.
+// Zero when it is not known.
+func leaseLength(ctx context.Context, l *lab.Lab, holder string) time.Duration {
+	if _, ok := l.System.(lab.Tandem); !ok {
+		return 0
+	}
+	out, _ := l.Tandem(ctx, holder, "status", "--json") // its exit code is about health
+	var s status.Status
+	if json.Unmarshal([]byte(out), &s) != nil {
+		return 0
+	}
+	for _, lease := range s.Leases {
+		if strings.HasPrefix(lease.Resource, "vip/") {
+			return time.Duration(lease.LengthMS) * time.Millisecond
+		}
+	}
+	return 0
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
