@@ -3,10 +3,8 @@ package vip
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 )
@@ -142,10 +140,10 @@ func (m *Manager) inspect() time.Duration {
 	if now >= m.nextLook {
 		for _, g := range m.groups {
 			for _, c := range g.addrs {
-				m.lookAt(g, c)
+				m.lookAt(g, c, true)
 			}
 		}
-		m.nextLook = m.cfg.Now() + lookEvery
+		m.nextLook = m.cfg.Now() + m.lookAgain()
 	}
 	if m.sys.gate == nil {
 		return m.nextLook
@@ -153,45 +151,15 @@ func (m *Manager) inspect() time.Duration {
 	return min(m.nextGate, m.nextLook)
 }
 
-// watch hears from the kernel what happens to addresses and interfaces.
-func (m *Manager) watch(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	addrs, links := make(chan netlink.AddrUpdate, 64), make(chan netlink.LinkUpdate, 64)
-	// The subscriptions end their goroutines when done is closed and the channel
-	// is read empty.
-	defer func() {
-		cancel()
-		for range addrs {
-		}
-		for range links {
-		}
-	}()
-	failed := func(err error) { m.log.Debug("virtual IPs: netlink", zap.Error(err)) }
-	if err := netlink.AddrSubscribeWithOptions(addrs, ctx.Done(), netlink.AddrSubscribeOptions{ErrorCallback: failed}); err != nil {
-		close(addrs)
-		close(links)
-		return fmt.Errorf("subscribe to addresses: %w", err)
-	}
-	if err := netlink.LinkSubscribeWithOptions(links, ctx.Done(), netlink.LinkSubscribeOptions{ErrorCallback: failed}); err != nil {
-		close(links)
-		return fmt.Errorf("subscribe to interfaces: %w", err)
-	}
-	m.lookAtAll() // what happened before we listened
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case u, ok := <-addrs:
-			if !ok {
-				return errors.New("netlink subscription to addresses ended")
+// lookAgain is when to look at the addresses next: soon, if one was missed
+// that the kernel has not reported as gone.
+func (m *Manager) lookAgain() time.Duration {
+	for _, g := range m.groups {
+		for _, c := range g.addrs {
+			if c.missed {
+				return gateEvery
 			}
-			m.addressChanged(u)
-		case u, ok := <-links:
-			if !ok {
-				return errors.New("netlink subscription to interfaces ended")
-			}
-			m.linkChanged(u)
 		}
 	}
+	return lookEvery
 }

@@ -138,7 +138,7 @@ func (k *kernel) Look(a Address) (presence, error) {
 	if err != nil {
 		return presence{}, err
 	}
-	p := presence{carrier: carrier(l.Attrs())}
+	p := presence{carrier: hasCarrier(l.Attrs().RawFlags)}
 	there, err := k.h.AddrList(l, family(a.Prefix.Addr().Is6()))
 	if err != nil {
 		return p, fmt.Errorf("ip addr show dev %s: %w", a.Interface, err)
@@ -158,9 +158,8 @@ func (k *kernel) Look(a Address) (presence, error) {
 	return p, nil
 }
 
-func carrier(l *netlink.LinkAttrs) bool {
-	return l.RawFlags&unix.IFF_UP != 0 && l.RawFlags&unix.IFF_RUNNING != 0
-}
+// hasCarrier reads the flags of an interface.
+func hasCarrier(flags uint32) bool { return flags&unix.IFF_UP != 0 && flags&unix.IFF_RUNNING != 0 }
 
 func family(six bool) int {
 	if six {

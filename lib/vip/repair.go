@@ -3,13 +3,13 @@ package vip
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 )
 
 // repairs is the memory of how often an address was taken away from us.
@@ -45,13 +45,13 @@ func (r *repairs) note(now time.Duration) (at time.Duration, begins bool) {
 }
 
 // addressChanged is called for each change that the kernel reports.
-func (m *Manager) addressChanged(u netlink.AddrUpdate) {
+func (m *Manager) addressChanged(ip netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, g := range m.groups {
 		for _, c := range g.addrs {
-			if u.LinkAddress.IP.Equal(c.ip().AsSlice()) {
-				m.lookAt(g, c)
+			if c.ip() == ip {
+				m.lookAt(g, c, false)
 			}
 		}
 	}
@@ -66,13 +66,19 @@ func (m *Manager) lookAtAll() {
 				p, err := m.sys.addresses.Look(c.Address)
 				m.carriers[c.Interface] = err == nil && p.carrier
 			}
-			m.lookAt(g, c)
+			m.lookAt(g, c, false)
 		}
 	}
 }
 
-// lookAt compares an address with what the kernel says of it, and mends.
-func (m *Manager) lookAt(g *group, c *carried) {
+// lookAt compares an address with what the kernel says of it, and mends. The
+// kernel itself takes the IPv6 addresses from an interface that goes down: who
+// looks before the report of that has been read sees an address missing on an
+// interface that may be up again. So an absence that nobody reported is only
+// noted when unasked is true; the next look judges it.
+func (m *Manager) lookAt(g *group, c *carried, unasked bool) {
+	missed := c.missed
+	c.missed = false
 	if g.desired.Role == Away || c.repairs.at != 0 || !c.up {
 		return
 	}
@@ -89,11 +95,20 @@ func (m *Manager) lookAt(g *group, c *carried) {
 			c.err = err
 		}
 		m.restore(g, c)
-	case !p.there && !p.carrier: // the kernel itself takes IPv6 addresses from an interface that goes down
-		c.up = false
+	case !p.there && (!p.carrier || m.reportedDown(c.Interface)):
+		c.up = false // put back when the interface is
+	case !p.there && unasked && !missed:
+		c.missed = true
 	case !p.there:
 		m.removed(g, c)
 	}
+}
+
+// reportedDown says whether the kernel has reported an interface as down, and
+// not yet as back.
+func (m *Manager) reportedDown(iface string) bool {
+	up, known := m.carriers[iface]
+	return known && !up
 }
 
 // removed deals with the absence of an address that we have put up.
@@ -136,18 +151,12 @@ func (m *Manager) restore(g *group, c *carried) {
 }
 
 // linkChanged is called for each change of an interface.
-func (m *Manager) linkChanged(u netlink.LinkUpdate) {
+func (m *Manager) linkChanged(name string, up bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	name := u.Attrs().Name
-	watched := false
-	for _, i := range m.interfaces() {
-		watched = watched || i == name
-	}
-	if !watched {
+	if !slices.Contains(m.interfaces(), name) {
 		return
 	}
-	up := carrier(u.Attrs()) && u.Header.Type != unix.RTM_DELLINK
 	was, known := m.carriers[name]
 	m.carriers[name] = up
 	if known && was == up {

@@ -157,6 +157,7 @@ type carried struct {
 	foreign   uint64
 	calls     uint64
 	repairs   repairs
+	missed    bool          // not there when we last looked, unasked
 	err       error         // of putting it up
 	mute      error         // of the latest announcement
 	alerted   time.Duration // when an event last said that others announce it
