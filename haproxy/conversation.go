@@ -107,9 +107,10 @@ func (c *conversation) open(known *Info) error {
 	return nil
 }
 
-// hello asks who is there, and what it lets us do.
+// hello asks who is there, and what it lets us do. A line each: since 3.2
+// HAProxy gives one prompt to a line and no longer one to a command.
 func (c *conversation) hello() error {
-	if err := c.write("set severity-output number;show info;show cli level\n"); err != nil {
+	if err := c.write("set severity-output number\nshow info\nshow cli level\n"); err != nil {
 		return err
 	}
 	var answers [3]string

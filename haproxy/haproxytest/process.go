@@ -53,9 +53,16 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// Variable names the environment variable with the path of another haproxy
+// program than the one installed: to run the same tests against other versions.
+const Variable = "TANDEM_TEST_HAPROXY"
+
 // Binary returns the path of the haproxy program, or skips the test loudly.
 func Binary(tb testing.TB) string {
 	tb.Helper()
+	if path := os.Getenv(Variable); path != "" {
+		return path
+	}
 	for _, name := range []string{"haproxy", "/usr/sbin/haproxy", "/usr/local/sbin/haproxy"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
