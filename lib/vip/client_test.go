@@ -190,6 +190,34 @@ func (t *tally) keep(to string, count int, every time.Duration, stop chan struct
 	wg.Wait()
 }
 
+// runCaller is one connection from a port of the caller's choice: what it is told
+// on standard input it says, and prints the answer or what became of it.
+func runCaller(to string, port int) int {
+	c, err := (&net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{Port: port}}).Dial("tcp", to)
+	if err != nil {
+		fmt.Println("err", err)
+		return 1
+	}
+	defer c.Close()
+	fmt.Println("ready")
+	from := bufio.NewReader(c)
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		_, err := fmt.Fprintln(c, in.Text())
+		by := ""
+		if err == nil {
+			by, err = from.ReadString('\n')
+		}
+		if err != nil {
+			_ = c.Close()
+			fmt.Println("over:", short(err))
+			return 0
+		}
+		fmt.Println(strings.TrimSpace(by))
+	}
+	return 0
+}
+
 func (t *tally) ended(how string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -107,6 +107,15 @@ func (k *machine) Write(open map[netip.Addr]opening) (bool, error) {
 	return restored, k.did("nft { %s }", strings.Join(words, "; "))
 }
 
+func (k *machine) Forget(ip netip.Addr) (int, error) {
+	return 0, k.did("ss -K state time-wait src %s", ip)
+}
+
+func (k *machine) Note() error {
+	k.mine = nil
+	return k.did("nft flush set mine")
+}
+
 func (k *machine) Mine(c []connection) error {
 	k.mine = append(k.mine, c...)
 	return k.did("nft add element mine # %d", len(c))

@@ -62,7 +62,8 @@ func (m *Manager) openGate(g *group) error {
 
 // prepare makes ready for a planned move, before the group takes its new role:
 // from here on every new connection of ours is noted, then those that there are
-// already. Only when both are known is anything taken for a stray.
+// already. Only when both are known is anything taken for a stray. Where strays
+// are told already, after a move to and fro, they go on being told meanwhile.
 func (m *Manager) prepare(g *group, d Desired) error {
 	if m.sys.gate == nil || len(g.addrs) == 0 {
 		return nil
@@ -82,11 +83,12 @@ func (m *Manager) prepare(g *group, d Desired) error {
 	if err := m.writeGate(); err != nil {
 		return err
 	}
-	return m.keepMine(g)
+	return m.keepMine()
 }
 
 // meet finds out whom strays and late connections go to, and in whose name
-// neighbours are asked meanwhile. It says whether strays go to somebody new.
+// neighbours are asked meanwhile. It says whether our own connections have to be
+// listed anew, which every tenure does that has strays to send.
 func (m *Manager) meet(c *carried, d Desired) bool {
 	now := m.cfg.Now()
 	if d.Role == Yielding {
@@ -106,11 +108,12 @@ func (m *Manager) meet(c *carried, d Desired) bool {
 		c.strays = d.StraysUntil
 		return false
 	}
+	tenure := c.askedAs != Holding
 	c.asked, c.askedAs = ask, Holding
 	back := m.otherHolder(c, ask)
 	c.known = c.known && back == c.back && c.strays > now
 	c.back, c.strays = back, d.StraysUntil
-	return back.IsValid() && !c.known
+	return back.IsValid() && (!c.known || tenure)
 }
 
 // otherHolder is the node's address of the family of c.
@@ -140,22 +143,33 @@ func familyName(six bool) string {
 	return "IPv4"
 }
 
-// keepMine keeps connections of an earlier tenure of ours from being taken for
-// strays.
-func (m *Manager) keepMine(g *group) error {
-	for _, c := range g.addrs {
-		if !c.back.IsValid() {
-			continue
+// keepMine lists our own connections anew, of all addresses that have strays to
+// send: those that begin from now on, and those of an earlier time that are still
+// open. When that fails the old list stays in force.
+func (m *Manager) keepMine() error {
+	err := m.sys.gate.Note()
+	var mine []connection
+	for _, g := range m.groups {
+		for _, c := range g.addrs {
+			if !c.back.IsValid() || err != nil {
+				continue
+			}
+			var conns []connection
+			conns, err = m.sys.sockets.Connections(c.ip())
+			mine = append(mine, conns...)
 		}
-		c.known = true
-		conns, err := m.sys.sockets.Connections(c.ip())
-		if err == nil && len(conns) > 0 {
-			err = m.sys.gate.Mine(conns)
+	}
+	if err == nil {
+		err = m.sys.gate.Mine(mine)
+	}
+	for _, g := range m.groups {
+		for _, c := range g.addrs {
+			c.known = c.known || c.back.IsValid()
 		}
-		if err != nil {
-			m.log.Warn("virtual IPs: connections of an earlier time may be reset", zap.Error(err))
-			return fmt.Errorf("keep own connections: %w", err)
-		}
+	}
+	if err != nil {
+		m.log.Warn("virtual IPs: connections of an earlier time may be reset", zap.Error(err))
+		return fmt.Errorf("keep own connections: %w", err)
 	}
 	return nil
 }
@@ -173,7 +187,7 @@ func (m *Manager) writeGate() error {
 	}
 	if restored {
 		m.emit(Event{Kind: ReasonGateFlushed, Detail: "somebody removed our nftables rules; put back"})
-		m.keepAllMine()
+		_ = m.keepMine() // logged there
 		if _, err := m.sys.gate.Write(m.openings()); err != nil {
 			m.gateLost(err)
 			return nil
@@ -198,15 +212,6 @@ func (m *Manager) gateLost(err error) {
 	if m.fence == FenceGate {
 		m.setFence(FenceLifetime, err.Error())
 		m.emit(Event{Kind: ReasonGateLost, Detail: err.Error()})
-	}
-}
-
-// keepAllMine tells a gate that has been put up anew whose connections are ours.
-func (m *Manager) keepAllMine() {
-	for _, g := range m.groups {
-		if g.desired.Role != Away {
-			_ = m.keepMine(g) // logged there
-		}
 	}
 }
 

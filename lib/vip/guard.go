@@ -30,6 +30,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer m.stop()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.keep(ctx) })
+	g.Go(func() error { return m.sweep(ctx) })
 	if !m.cfg.Observe && m.has(false) {
 		g.Go(func() error { return m.listen(ctx, "kernel", m.watch) })
 		for _, name := range m.interfaces() {

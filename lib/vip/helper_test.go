@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 		os.Exit(runServer(os.Args[1]))
 	case "client":
 		os.Exit(runClient(os.Args[1:]))
+	case "caller":
+		os.Exit(runCaller(os.Args[1], atoi(os.Args[2])))
 	default:
 		fmt.Fprintln(os.Stderr, "no such helper:", helper)
 		os.Exit(2)
@@ -210,7 +212,7 @@ func (s *sidecar) command(a []string) string {
 }
 
 // runServer answers every line with its name, on TCP and UDP port 80 of any
-// address, as HAProxy does with a wildcard bind.
+// address, as HAProxy does with a wildcard bind. At the line "bye" it closes.
 func runServer(name string) int {
 	l, err := net.Listen("tcp", ":80")
 	if err != nil {
@@ -249,7 +251,7 @@ func runServer(name string) int {
 		}
 		go func() {
 			defer c.Close()
-			for in := bufio.NewScanner(c); in.Scan(); {
+			for in := bufio.NewScanner(c); in.Scan() && in.Text() != "bye"; {
 				if _, err := fmt.Fprintln(c, name); err != nil {
 					return
 				}

@@ -32,7 +32,11 @@ type gater interface {
 	// relays nothing yet, since nothing is known of our own connections; after
 	// Mine the next Write does. It says whether somebody had removed them.
 	Write(open map[netip.Addr]opening) (restored bool, err error)
-	// Mine adds connections to those that are not strays.
+	// Note begins a new list of our own connections, which are no strays: what
+	// begins from now on is noted in it, beside the list that is in force.
+	Note() error
+	// Mine completes the new list with the connections that are there already,
+	// and drops the old one.
 	Mine(conns []connection) error
 	// Intact says whether the rules stand as they were put up.
 	Intact() (bool, error)
@@ -56,6 +60,7 @@ type nft struct {
 	stands bool // the rules have been put up, and nobody is known to have touched them
 	hurt   bool // somebody has
 	gen    uint32
+	list   int           // which of mineSets is in force
 	allow  time.Duration // how late the transaction in hand may be carried out
 }
 
@@ -159,7 +164,9 @@ func (n *nft) build() {
 		for _, s := range []string{setLate, setRelay} {
 			t.set(s, nftables.Set{KeyType: l.addr, IsMap: true, DataType: l.addr, HasTimeout: true})
 		}
-		t.set(setMine, nftables.Set{KeyType: l.tuple, Concatenation: true, Dynamic: true, Size: tupleSize})
+		for _, s := range mineSets {
+			t.set(s, nftables.Set{KeyType: l.tuple, Concatenation: true, Dynamic: true, Size: tupleSize})
+		}
 		t.set(setTheirs, nftables.Set{KeyType: l.tuple, Concatenation: true, Dynamic: true, HasTimeout: true, Size: tupleSize})
 		if l.size == 16 {
 			t.set(setSelf, nftables.Set{KeyType: l.addr, IsMap: true, DataType: l.addr})

@@ -84,7 +84,7 @@ func (n *nft) elements(open map[netip.Addr]opening) (changed bool, err error) {
 // differs says whether a set has to be written. The connections that packets
 // have put into a set are emptied out when the move that needs them is over.
 func (t *table) differs(name string, want map[string][]element) bool {
-	if move, ok := map[string]string{setMine: setWatch, setTheirs: setYield}[name]; ok {
+	if move, ok := map[string]string{setMineA: setWatch, setMineB: setWatch, setTheirs: setYield}[name]; ok {
 		return len(want[move]) == 0 && len(t.written[move]) > 0
 	}
 	return t.dirty || !slices.Equal(want[name], t.written[name])
@@ -125,13 +125,37 @@ func (e element) nft(now time.Duration) (nftables.SetElement, bool) {
 	return out, true
 }
 
+// mineSets are the two lists of our own connections.
+var mineSets = [2]string{setMineA, setMineB}
+
+var errNoRules = errors.New("the rules are not there")
+
+func (n *nft) Note() error { return n.emptyMine(1 - n.list) }
+
+func (n *nft) emptyMine(list int) error {
+	if n.conn == nil || !n.stands {
+		return errNoRules
+	}
+	for _, t := range n.tables {
+		if s := t.sets[mineSets[list]]; s != nil {
+			n.conn.FlushSet(s)
+		}
+	}
+	if err := n.flush(); err != nil {
+		return fmt.Errorf("nft flush set %s: %w", mineSets[list], err)
+	}
+	n.gen++
+	return nil
+}
+
 func (n *nft) Mine(conns []connection) error {
 	if n.conn == nil || !n.stands {
-		return errors.New("the rules are not there")
+		return errNoRules
 	}
+	next := 1 - n.list
 	const chunk = 500
 	for _, t := range n.tables {
-		s := t.sets[setMine]
+		s := t.sets[mineSets[next]]
 		if s == nil {
 			continue
 		}
@@ -143,15 +167,16 @@ func (n *nft) Mine(conns []connection) error {
 		}
 		for part := range slices.Chunk(list, chunk) {
 			if err := n.conn.SetAddElements(s, part); err != nil {
-				return fmt.Errorf("nft add element %s: %w", setMine, err)
+				return fmt.Errorf("nft add element %s: %w", s.Name, err)
 			}
 			if err := n.flush(); err != nil {
-				return fmt.Errorf("nft add element %s: %w", setMine, err)
+				return fmt.Errorf("nft add element %s: %w", s.Name, err)
 			}
 			n.gen++
 		}
 	}
-	return nil
+	n.list = next
+	return n.emptyMine(1 - next)
 }
 
 // key is the form of a tuple in a set: each part is padded to four bytes.

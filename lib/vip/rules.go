@@ -21,7 +21,8 @@ import (
 //	  map late   { type ipv4_addr : ipv4_addr; flags timeout }  # ... afterwards they go to the successor
 //	  set watch  { type ipv4_addr }                      # we are the new holder: our connections are noted
 //	  map relay  { type ipv4_addr : ipv4_addr; flags timeout }  # ... and strays go to the predecessor
-//	  set mine   { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic }          # ... except ours
+//	  set mine_a { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic }          # ... except ours
+//	  set mine_b { the same }
 //	  set theirs { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic,timeout }  # connections that began late
 //	  chain in {
 //	    type filter hook prerouting priority -310
@@ -33,9 +34,11 @@ import (
 //	    ip daddr @watch goto stray
 //	  }
 //	  chain stray {
-//	    tcp flags & (syn|ack) == syn add @mine { ip saddr . tcp sport . ip daddr . tcp dport } accept
+//	    tcp flags & (syn|ack) == syn add @mine_a { ip saddr . tcp sport . ip daddr . tcp dport }
+//	    tcp flags & (syn|ack) == syn add @mine_b { ip saddr . tcp sport . ip daddr . tcp dport }
 //	    tcp flags & (syn|ack) == syn accept
-//	    ip saddr . tcp sport . ip daddr . tcp dport @mine accept
+//	    ip saddr . tcp sport . ip daddr . tcp dport @mine_a accept
+//	    ip saddr . tcp sport . ip daddr . tcp dport @mine_b accept
 //	    ip ttl < 4 accept
 //	    ip ttl >= 8 ip ttl set 7
 //	    dup to ip daddr map @relay device iif drop
@@ -54,7 +57,8 @@ import (
 //	    type filter hook output priority -310
 //	    ip saddr != @ours accept
 //	    ip saddr != @serve drop
-//	    ip saddr @watch tcp flags & (syn|ack) == syn add @mine { ip daddr . tcp dport . ip saddr . tcp sport }
+//	    ip saddr @watch tcp flags & (syn|ack) == syn add @mine_a { ip daddr . tcp dport . ip saddr . tcp sport }
+//	    ip saddr @watch tcp flags & (syn|ack) == syn add @mine_b { ip daddr . tcp dport . ip saddr . tcp sport }
 //	  }
 //	}
 //	table arp tandem_CLUSTER_NODE {
@@ -78,6 +82,14 @@ import (
 // works whether conntrack is off, full or shared with others, and leaves
 // nf_conntrack_tcp_loose alone. A new holder knows its own connections because
 // it sees their SYN; those of an earlier tenure it reads from its sockets.
+//
+// A connection that has ended must not stay known: its client may use the same
+// port again, for a connection with the other node, and that one would be taken
+// for ours when the address comes back. So there are two lists of our own
+// connections. What begins is noted in both, and what is in either is ours. With
+// each tenure one list is emptied, filled with the connections that are open,
+// and then the other is emptied: what ended is gone, and nothing that began
+// meanwhile is missed.
 //
 // A node that yields must not ask for a neighbour's address in the name of the
 // virtual IP: whoever hears the question moves its cache to us. Nor can it do
@@ -110,7 +122,8 @@ const (
 	setLate   = "late"
 	setWatch  = "watch"
 	setRelay  = "relay"
-	setMine   = "mine"
+	setMineA  = "mine_a"
+	setMineB  = "mine_b"
 	setTheirs = "theirs"
 	setAnswer = "answer"
 	setSelf   = "self"
@@ -295,7 +308,8 @@ func (l layout) chains() []chainRules {
 	outRules := []exprs{
 		join(l.src(regA), notIn(setOurs), accept),
 		join(l.src(regA), notIn(setServe), drop),
-		join(l.src(regA), in(setWatch, regA), syn(), l.outgoing(), addTo(setMine, 0)),
+		join(l.src(regA), in(setWatch, regA), syn(), l.outgoing(), addTo(setMineA, 0)),
+		join(l.src(regA), in(setWatch, regA), syn(), l.outgoing(), addTo(setMineB, 0)),
 	}
 	if l.size == 16 {
 		inRules = append(solicitations(), inRules...)
@@ -306,9 +320,11 @@ func (l layout) chains() []chainRules {
 		{name: "onward", rules: []exprs{join(l.tired(), drop), l.tire(), l.send(setLate), drop}},
 		{name: "late_syn", rules: []exprs{join(l.incoming(), addTo(setTheirs, tupleTimeout)), goTo("onward")}},
 		{name: "stray", rules: []exprs{
-			join(syn(), l.incoming(), addTo(setMine, 0), accept),
+			join(syn(), l.incoming(), addTo(setMineA, 0)),
+			join(syn(), l.incoming(), addTo(setMineB, 0)),
 			join(syn(), accept),
-			join(l.incoming(), in(setMine, regTuple), accept),
+			join(l.incoming(), in(setMineA, regTuple), accept),
+			join(l.incoming(), in(setMineB, regTuple), accept),
 			join(l.tired(), accept),
 			l.tire(),
 			l.send(setRelay),

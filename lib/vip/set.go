@@ -80,6 +80,7 @@ func (m *Manager) apply(g *group, d Desired) error {
 	}
 	if fresh && d.Role == Holding {
 		m.announceAll(g)
+		m.forgetEnded(g)
 	}
 	if moved {
 		m.wake()

@@ -12,13 +12,16 @@ import (
 
 // resetter knows the TCP connections of this machine.
 type resetter interface {
-	// Connections lists those whose local address is ip, listeners excepted.
+	// Connections lists the open ones whose local address is ip.
 	Connections(ip netip.Addr) ([]connection, error)
-	// Open counts those that somebody would miss.
+	// Open counts them.
 	Open(ip netip.Addr) (int, error)
-	// Reset ends those that are still open, with a reset to the other side, and
-	// says how many there were.
+	// Reset ends them, with a reset to the other side, and says how many there
+	// were.
 	Reset(ip netip.Addr) (int, error)
+	// Forget ends what the kernel keeps of those that have ended (TIME-WAIT),
+	// and says how many there were.
+	Forget(ip netip.Addr) (int, error)
 }
 
 // diag is the resetter of a real machine, by sock_diag(7). Its own messages
@@ -30,10 +33,11 @@ const (
 	sockDestroy = 21
 	tcpTimeWait = 6
 	tcpClose    = 7
-	// Every state but listening (10).
-	connected = 0xfff &^ (1 << 10)
-	// Those that have somebody to be told.
-	open     = connected &^ (1 << tcpTimeWait) &^ (1 << tcpClose)
+	tcpListen   = 10
+	ended       = 1 << tcpTimeWait
+	// Those that have somebody to be told. What has ended is none of ours any
+	// more: its client may use the same port again, for another node.
+	open     = 0xfff &^ (1 << tcpListen) &^ (1 << tcpTimeWait) &^ (1 << tcpClose)
 	idOffset = 4  // of struct inet_diag_sockid in struct inet_diag_msg
 	idSize   = 48 // its length
 	sourceIs = 7  // INET_DIAG_BC_S_COND
@@ -98,7 +102,7 @@ func (d diag) Connections(ip netip.Addr) ([]connection, error) {
 	}
 	defer c.Close()
 	var out []connection
-	err = d.each(c, ip, connected, func(family byte, id []byte) error {
+	err = d.each(c, ip, open, func(family byte, id []byte) error {
 		if conn, ok := parseID(family, id); ok {
 			out = append(out, conn)
 		}
@@ -135,7 +139,11 @@ func parseID(fam byte, id []byte) (connection, bool) {
 	}, ok1 && ok2
 }
 
-func (d diag) Reset(ip netip.Addr) (int, error) {
+func (d diag) Reset(ip netip.Addr) (int, error) { return d.destroy(ip, open) }
+
+func (d diag) Forget(ip netip.Addr) (int, error) { return d.destroy(ip, ended) }
+
+func (d diag) destroy(ip netip.Addr, states uint32) (int, error) {
 	c, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return 0, fmt.Errorf("open sock_diag: %w", err)
@@ -146,7 +154,7 @@ func (d diag) Reset(ip netip.Addr) (int, error) {
 		id     []byte
 	}
 	var list []found
-	err = d.each(c, ip, open, func(family byte, id []byte) error {
+	err = d.each(c, ip, states, func(family byte, id []byte) error {
 		list = append(list, found{family, append([]byte(nil), id...)})
 		return nil
 	})
@@ -157,13 +165,13 @@ func (d diag) Reset(ip netip.Addr) (int, error) {
 	for _, s := range list {
 		_, err := c.Execute(netlink.Message{
 			Header: netlink.Header{Type: sockDestroy, Flags: netlink.Request | netlink.Acknowledge},
-			Data:   query(s.family, open, s.id),
+			Data:   query(s.family, states, s.id),
 		})
 		if errors.Is(err, unix.ENOENT) { // it ended by itself
 			continue
 		}
 		if err != nil {
-			return done, fmt.Errorf("reset connections of %s: %w", ip, named(err))
+			return done, fmt.Errorf("end connections of %s: %w", ip, named(err))
 		}
 		done++
 	}

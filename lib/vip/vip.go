@@ -120,6 +120,7 @@ type Manager struct {
 	metrics *metrics
 	events  chan Event
 	poke    chan struct{} // tells Run that times have changed
+	ended   chan []netip.Addr
 	sys     system
 
 	mu     sync.Mutex // guards all that follows, and the order of kernel actions
@@ -238,7 +239,7 @@ func newManager(cfg Config, sys system) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, log: cfg.Log, sys: sys, fence: FenceNone,
 		carriers: map[string]bool{},
-		events:   make(chan Event, 256), poke: make(chan struct{}, 1),
+		events:   make(chan Event, 256), poke: make(chan struct{}, 1), ended: make(chan []netip.Addr, 16),
 	}
 	for _, g := range cfg.Groups {
 		gr := &group{name: g.Name}
