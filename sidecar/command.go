@@ -75,7 +75,10 @@ func (p *program) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "run", GroupID: "set", Args: cobra.NoArgs,
 		Short: "Run the sidecar until it is stopped",
-		Long:  "Run the sidecar. It stops on SIGINT and SIGTERM, after handing over what it holds.",
+		Long: `Run the sidecar. It stops on SIGINT and SIGTERM, after handing over what it holds.
+
+It computes on one processor, which is plenty and spares HAProxy the others; the
+environment variable GOMAXPROCS allows more.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(p.env)
 			if err != nil {
@@ -84,6 +87,9 @@ func (p *program) runCommand() *cobra.Command {
 			log := newLogger(cfg.LogLevel, cfg.LogFormat, p.stderr).With(zapNode(cfg))
 			defer func() { _ = log.Sync() }() // a terminal cannot be synced, and says so
 			logStart(log, cfg, build())
+			if p.getenv("GOMAXPROCS") == "" {
+				runtime.GOMAXPROCS(1)
+			}
 			if err := runSidecar(cmd.Context(), cfg, log, build()); err != nil && !errors.Is(err, context.Canceled) {
 				return err
 			}

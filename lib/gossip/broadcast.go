@@ -92,6 +92,7 @@ func cutString(b []byte, limit int) (s string, rest []byte, ok bool) {
 // messages knows which of them counts.
 type spread struct {
 	members func() int
+	fresh   chan struct{} // there is something that has not been pushed yet
 
 	mu     sync.Mutex
 	number uint64
@@ -103,13 +104,14 @@ type spread struct {
 // broadcast is a frame on its way. Each is handed out several times, more often
 // in a large cluster.
 type broadcast struct {
-	id    string
-	raw   []byte
-	times int
+	id     string
+	raw    []byte
+	times  int
+	pushed bool
 }
 
 func newSpread(members func() int) *spread {
-	return &spread{members: members, seen: map[string]uint64{}}
+	return &spread{members: members, fresh: make(chan struct{}, 1), seen: map[string]uint64{}}
 }
 
 // own queues a broadcast of this node.
@@ -151,6 +153,27 @@ func (s *spread) enqueue(f frame, raw []byte) {
 		s.queue = slices.Delete(s.queue, len(s.queue)-1, len(s.queue)) // the one sent most often
 	}
 	s.queue = slices.Insert(s.queue, 0, &broadcast{id: id, raw: raw})
+	select {
+	case s.fresh <- struct{}{}:
+	default:
+	}
+}
+
+// push is what has come since the last push. A broadcast is sent to some members
+// at once, by each node that sees it for the first time, and handed out in the
+// rounds of gossip afterwards, for those who have missed it. So the rounds need
+// not be frequent, and a node with nothing to tell sleeps.
+func (s *spread) push() [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out [][]byte
+	for _, b := range s.queue {
+		if !b.pushed {
+			b.pushed = true
+			out = append(out, b.raw)
+		}
+	}
+	return out
 }
 
 // take is memberlist's GetBroadcasts: those handed out least often, as many as

@@ -42,6 +42,12 @@ const (
 	leaveTimeout = 500 * time.Millisecond
 	leaveLinger  = 150 * time.Millisecond // Leave returns before everybody was told
 	udpBuffer    = 1400
+
+	// The rounds of gossip repeat what pushLoop has sent at once, and tell of
+	// members that come and go, so they may be few: each wakes the process, on
+	// every node, all day long.
+	gossipInterval = 200 * time.Millisecond
+	gossipNodes    = 3
 )
 
 // Peer is a voter of the cluster: a node that everybody knows by configuration.
@@ -186,7 +192,7 @@ func (g *Gossip) settings(t memberlist.Transport, advertise netip.AddrPort) *mem
 	c.AdvertiseAddr, c.AdvertisePort = advertise.Addr().String(), int(advertise.Port())
 	c.ProbeInterval, c.ProbeTimeout = 500*time.Millisecond, 200*time.Millisecond
 	c.SuspicionMult, c.SuspicionMaxTimeoutMult = 4, 3
-	c.GossipInterval, c.GossipNodes, c.RetransmitMult = 50*time.Millisecond, 3, retransmitMult
+	c.GossipInterval, c.GossipNodes, c.RetransmitMult = gossipInterval, gossipNodes, retransmitMult
 	c.PushPullInterval = 10 * time.Second
 	c.GossipToTheDeadTime = 15 * time.Second
 	c.DeadNodeReclaimTime = time.Second // harmless with a name for each boot

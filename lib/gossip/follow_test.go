@@ -68,3 +68,26 @@ func TestBroadcastReachesTheLastOfManyFollowers(t *testing.T) {
 		}
 	})
 }
+
+func TestBroadcastDoesNotWaitForARound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := gossiptest.NewNetwork(1)
+		peers := testPeers(3)
+		var nodes []*testNode
+		for i := 1; i <= 3; i++ {
+			nodes = append(nodes, start(t, network, fmt.Sprintf("n%d", i), testAddr(i), peers))
+		}
+		within(t, time.Minute, "all see all", all(nodes, func(n *testNode) bool { return n.table.count() == 3 }))
+		for range 10 {
+			time.Sleep(gossipInterval * 7 / 10) // at every phase of the rounds
+			for _, n := range nodes {
+				drain(n)
+			}
+			if err := nodes[0].Broadcast("site", []byte("b")); err != nil {
+				t.Fatal(err)
+			}
+			within(t, 10*time.Millisecond, "both others have it", all(nodes[1:], func(n *testNode) bool { return len(n.Messages()) == 1 }))
+		}
+		stopAll(nodes...)
+	})
+}

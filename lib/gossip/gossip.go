@@ -118,6 +118,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	group.Go(func() { g.joinLoop(work, m) })
 	group.Go(func() { g.watch(work) })
+	group.Go(func() { g.pushLoop(work, m) })
 	group.Go(func() { g.logs.run(work) })
 	for _, p := range g.peers {
 		if !p.literal() && p.name != g.cfg.Node {
@@ -200,6 +201,23 @@ func (g *Gossip) awaitAddress(ctx context.Context, bind netip.AddrPort, port uin
 		case <-ctx.Done():
 			return netip.AddrPort{}, false
 		case <-time.After(unresolvedWait):
+		}
+	}
+}
+
+// pushLoop sends each broadcast to a few members as soon as it is known here.
+// What fails is left to the rounds of gossip.
+func (g *Gossip) pushLoop(ctx context.Context, m *memberlist.Memberlist) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.delegate.spread.fresh:
+		}
+		for _, raw := range g.delegate.spread.push() {
+			for _, to := range g.table.sample(gossipNodes) {
+				_ = m.SendBestEffort(route(to.Node, to.Addr), raw)
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -149,6 +150,25 @@ func (t *table) list() []Member {
 	}
 	t.mu.Unlock()
 	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Node, b.Node) })
+	return out
+}
+
+// sample is up to n members at random, without this node.
+func (t *table) sample(n int) []Member {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]Member, 0, n)
+	seen := 0
+	for _, e := range t.latest {
+		if e.Self {
+			continue
+		}
+		if seen++; len(out) < n {
+			out = append(out, e.Member)
+		} else if i := rand.IntN(seen); i < n {
+			out[i] = e.Member
+		}
+	}
 	return out
 }
 

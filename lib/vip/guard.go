@@ -64,16 +64,15 @@ func (m *Manager) stop() {
 
 // keep does what is due, until ctx ends.
 func (m *Manager) keep(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	defer m.timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-m.poke:
-		case <-timer.C:
+		case <-m.timer.C:
 		}
-		timer.Reset(m.step())
+		m.timer.Reset(m.step())
 	}
 }
 
@@ -99,9 +98,32 @@ func (m *Manager) step() time.Duration {
 		next = min(next, g.desired.Deadline, m.endOfMove(g), m.due(g))
 	}
 	if active {
-		next = min(next, m.inspect())
+		m.inspect()
+		next = min(next, m.nextLook)
+	}
+	m.nextDue = next
+	return m.sleep(active)
+}
+
+// sleep is how long nothing is due.
+func (m *Manager) sleep(active bool) time.Duration {
+	next := m.nextDue
+	if active && m.sys.gate != nil {
+		next = min(next, m.nextGate)
 	}
 	return max(next-m.cfg.Now(), time.Millisecond)
+}
+
+// glance looks at the gate on the occasion of a Set and puts the next look off.
+// So a holder that renews often does not wake up for the gate besides.
+func (m *Manager) glance() {
+	now := m.cfg.Now()
+	if m.sys.gate == nil || now < m.nextGate-gateEvery/2 {
+		return
+	}
+	m.checkGate()
+	m.nextGate = m.cfg.Now() + gateEvery
+	m.timer.Reset(m.sleep(true))
 }
 
 // due makes the announcements and the postponed repairs of a group whose time
@@ -130,9 +152,8 @@ func (m *Manager) due(g *group) time.Duration {
 	return next
 }
 
-// inspect looks whether what should be there is there, and returns when to look
-// again.
-func (m *Manager) inspect() time.Duration {
+// inspect looks whether what should be there is there, if it is time.
+func (m *Manager) inspect() {
 	now := m.cfg.Now()
 	if now >= m.nextGate {
 		m.checkGate()
@@ -146,10 +167,6 @@ func (m *Manager) inspect() time.Duration {
 		}
 		m.nextLook = m.cfg.Now() + m.lookAgain()
 	}
-	if m.sys.gate == nil {
-		return m.nextLook
-	}
-	return min(m.nextGate, m.nextLook)
 }
 
 // lookAgain is when to look at the addresses next: soon, if one was missed

@@ -85,6 +85,7 @@ func (m *Manager) apply(g *group, d Desired) error {
 	if moved {
 		m.wake()
 	}
+	m.glance()
 	return err
 }
 

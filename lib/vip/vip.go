@@ -131,6 +131,8 @@ type Manager struct {
 
 	stopped            bool
 	nextGate, nextLook time.Duration
+	nextDue            time.Duration   // when anything else is
+	timer              *time.Timer     // wakes Run
 	retryGate          time.Duration   // after a failure, not before
 	carriers           map[string]bool // by interface, as last reported
 }
@@ -240,6 +242,7 @@ func newManager(cfg Config, sys system) (*Manager, error) {
 		cfg: cfg, log: cfg.Log, sys: sys, fence: FenceNone,
 		carriers: map[string]bool{},
 		events:   make(chan Event, 256), poke: make(chan struct{}, 1), ended: make(chan []netip.Addr, 16),
+		timer: time.NewTimer(0),
 	}
 	for _, g := range cfg.Groups {
 		gr := &group{name: g.Name}
