@@ -31,6 +31,7 @@ const (
 	memory    breaks = "a quorum remembers for longer than the holder acts"
 	decisions breaks = "what was decided stays so"
 	liveness  breaks = "somebody holds after the network has healed"
+	oneLife   breaks = "a voter counts in one life"
 )
 
 // claim is a lease in the hands of a process until deadline (true time), also

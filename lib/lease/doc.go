@@ -36,7 +36,8 @@
 //     quorum remembers it, and an epoch is given once. Without a disk, a voter
 //     that restarts forgets its values until the next renewal, and its promises
 //     for good; a decision can then be lost by a restart that coincides with
-//     another fault. With a disk it cannot.
+//     another fault. With a disk it cannot. What a voter said in a former life
+//     counts no more once it has been heard in the present one.
 //   - When the network is whole, somebody who stands for it holds the lease
 //     within a quarantine, a lease, and a second.
 //
@@ -79,7 +80,7 @@
 // The simulation (TestNoTwoHolders; TANDEM_TEST_SOAK=1h, TANDEM_TEST_SEED) plays
 // clusters of 2, 3, 5 and 7 voters against an adversary who loses, repeats,
 // delays and replays messages, freezes, crashes and restarts nodes, cuts links
-// one way and both, and runs clocks at ±1 %; it judges by true time. Eleven
+// one way and both, and runs clocks at ±1 %; it judges by true time. Twelve
 // broken copies of the rules are found by it (TestMutantsFail).
 //
 // The Promela models are checked exhaustively by spin (TestModel;
@@ -89,7 +90,8 @@
 // as a common tick. It leaves out phase 1, values and the difference of clocks.
 // The second, model/value.pml, covers values: 3 voters, 3 ballots with a decision each, no
 // time, no restarts. Pair mode, hints, the tuner and five voters are in neither.
-// The eleven mutants fail there too.
+// The mutants fail there too, but for the one about answers of a voter's former
+// life, since voters in the second model do not restart.
 //
 // # References
 //

@@ -42,8 +42,9 @@ type Machine struct {
 type peer struct {
 	heard    bool
 	at       time.Duration
-	owner    Owner
 	settings uint64
+	owner    Owner  // the process whose answers count
+	since    uint64 // the last request that was sent before its first answer came
 }
 
 // stranger is a node without a vote.
@@ -109,7 +110,7 @@ func newMachine(cfg Config, now time.Duration, rules *rules) (*Machine, error) {
 		cfg: cfg, rules: rules,
 		owner:   Owner{Node: cfg.Node, Incarnation: cfg.Incarnation},
 		voters:  slices.Sorted(slices.Values(cfg.Voters)),
-		started: now, now: now, wake: now,
+		started: now, now: now, wake: never, // nothing was promised about the first step
 		quarantineEnds: now + rules.quarantine(cfg.MaxLease),
 		rand:           random(cfg.Seed),
 	}

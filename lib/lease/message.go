@@ -20,6 +20,11 @@ const (
 	KindInform                   // to nodes without a vote: who holds what, and what was decided
 )
 
+// answers reports whether the kind is an answer to a request.
+func (k Kind) answers() bool {
+	return k == KindPromise || k == KindAccept || k == KindRefuse || k == KindReleased
+}
+
 // String returns the name of the kind in lower case.
 func (k Kind) String() string {
 	switch k {

@@ -34,6 +34,11 @@ var mutants = []mutant{
 		breaks: exclusion, seeds: 500,
 	},
 	{
+		name:   "answers of a voter's former life counted (P2)",
+		change: func(r *rules) { r.former = func(_, _ uint64) bool { return false } },
+		breaks: oneLife, seeds: 500,
+	},
+	{
 		name: "deadline taken when the reply arrives (T1)",
 		change: func(r *rules) {
 			r.deadline = func(_, answered, length time.Duration) time.Duration { return answered + length }
@@ -110,4 +115,16 @@ func TestMutantsFail(t *testing.T) {
 			t.Errorf("not found within %d seeds, %d steps", m.seeds, steps)
 		})
 	}
+}
+
+// mutantOf is the mutant of a name, for a history that must break with it.
+func mutantOf(t *testing.T, name string) mutant {
+	t.Helper()
+	for _, m := range mutants {
+		if m.name == name {
+			return m
+		}
+	}
+	t.Fatalf("no mutant %q", name)
+	return mutant{}
 }

@@ -19,6 +19,7 @@ import (
 //	stand a [of=vip] [rank=1] [willing=no]
 //	release a [of=vip] [to=b] | propose a [of=vip] value=x | reach a [ok=no]
 //	cut a->b | cut a->* | cut a b | cut a | heal …                   (without names: everything)
+//	keep w->a | hand w->a                                            (messages wait in the network; they arrive now)
 //	replay 20 [kind=release]                                         (old messages arrive once more)
 //	messages on|off | status | expect-holder [of=vip]
 //
@@ -101,6 +102,9 @@ func (p *play) do(line string) error {
 		p.messages = f[1] == "on"
 	case "cut", "heal":
 		p.link(ws, f[0] == "cut")
+	case "keep", "hand":
+		from, to, _ := strings.Cut(f[1], "->")
+		w.keep([2]int{w.node(from).id, w.node(to).id}, f[0] == "keep")
 	case "status":
 		p.status()
 	case "expect-holder":

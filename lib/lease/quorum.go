@@ -11,6 +11,8 @@ type voterSet uint8
 
 func (s voterSet) with(i int) voterSet { return s | 1<<i }
 
+func (s voterSet) without(i int) voterSet { return s &^ (1 << i) }
+
 func (s voterSet) has(i int) bool { return s&(1<<i) != 0 }
 
 func (s voterSet) size() int {
@@ -29,6 +31,12 @@ type tally struct {
 	until    [MaxVoters]time.Duration // the voter remembers the lease until after this, on our clock
 	silent   [MaxVoters]uint64        // the latest request that it left undecided, being in quarantine
 	other    [MaxVoters]Owner         // for whom it refused the last request; zero: it did not
+}
+
+// forget strikes out what a voter said in a former life.
+func (t *tally) forget(voter int) {
+	t.promises = t.promises.without(voter)
+	t.seq[voter], t.silent[voter], t.other[voter] = 0, 0, Owner{}
 }
 
 // accepted is the set of voters that have accepted request seq or a later one.

@@ -31,6 +31,7 @@ const (
 	NameTaken        Reason = "name-taken" // another process has this node's name
 	NotAVoter        Reason = "not-a-voter"
 	StaleReply       Reason = "stale-reply"
+	FormerLife       Reason = "former-life"     // the answer of a voter that has restarted since
 	BallotMismatch   Reason = "ballot-mismatch" // the sender is not the ballot's owner
 	UnknownKind      Reason = "unknown-kind"
 	BadItem          Reason = "bad-item"

@@ -47,8 +47,7 @@ func (m *Machine) item(voter int, it *Item) {
 	if r == nil {
 		return
 	}
-	if answer := it.Kind == KindPromise || it.Kind == KindAccept || it.Kind == KindRefuse || it.Kind == KindReleased; answer && voter < 0 {
-		m.note(r.name, NotAVoter, m.from.Node)
+	if it.Kind.answers() && !m.counts(r, voter, it) {
 		return
 	}
 	switch it.Kind {
@@ -71,9 +70,37 @@ func (m *Machine) item(voter int, it *Item) {
 	}
 }
 
-// meet notes that a node was heard. A voter that restarted has forgotten the
-// values it accepted; what it promised to remember of leases, its quarantine
-// keeps.
+// counts reports whether an answer is the word of a voter to this process. One
+// life of a voter counts at a time: what it accepted and promised in a former
+// one it has forgotten, unless it has a disk. (What it promised to remember of
+// leases its quarantine keeps, so the deadline stands.) Incarnations have no
+// order; but whoever answers a request that was sent after another was heard
+// lives after that one.
+func (m *Machine) counts(r *resource, voter int, it *Item) bool {
+	switch {
+	case voter < 0:
+		m.note(r.name, NotAVoter, m.from.Node)
+		return false
+	case it.Ballot.Owner() != m.owner || it.Echo > m.seq:
+		m.note(r.name, StaleReply, it.Kind.String())
+		return false
+	}
+	p := &m.peers[voter]
+	switch {
+	case p.owner == m.from:
+		return true
+	case p.owner != Owner{} && m.rules.former(p.since, it.Echo):
+		m.note(r.name, FormerLife, m.from.String())
+		return false
+	}
+	p.owner, p.since = m.from, m.seq
+	for _, r := range m.resources {
+		r.tally.forget(voter)
+	}
+	return true
+}
+
+// meet notes that a node was heard.
 func (m *Machine) meet(voter int, msg *Message) {
 	var known *uint64
 	if voter < 0 {
@@ -83,12 +110,7 @@ func (m *Machine) meet(voter int, msg *Message) {
 		if !p.heard {
 			p.settings = m.settings
 		}
-		if p.heard && p.owner != msg.From {
-			for _, r := range m.resources {
-				r.tally.seq[voter] = 0
-			}
-		}
-		p.heard, p.at, p.owner = true, m.now, msg.From
+		p.heard, p.at = true, m.now
 		known = &p.settings
 	}
 	if *known != msg.Settings && msg.Settings != m.settings {

@@ -16,6 +16,10 @@ type rules struct {
 	// slot is P2: where a reply is counted. One slot for each voter makes the
 	// votes a set.
 	slot func(voter, reply int) int
+	// former is P2 too: an answer by another process than the one that is known
+	// under a voter's name counts only to a request later than since, which is
+	// the last one that was sent before the known one was heard.
+	former func(since, echo uint64) bool
 	// promised is A1: a voter that has promised a ballot takes nothing under a
 	// lower one.
 	promised func(promised, ballot Ballot) bool
@@ -41,6 +45,7 @@ func soundRules(mode Mode) *rules {
 			return Remember(longest)
 		},
 		slot:      func(voter, _ int) int { return voter },
+		former:    func(since, echo uint64) bool { return echo <= since },
 		promised:  func(promised, ballot Ballot) bool { return ballot.Compare(promised) < 0 },
 		sameOwner: func(a, b Owner) bool { return a == b },
 		clears: func(v vote, released Ballot) bool {

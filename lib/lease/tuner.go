@@ -9,8 +9,10 @@ const (
 
 // Tuner chooses the lease length to ask for: five times the longest gap of the
 // last minute, between Min and Max. A gap is how long a holder has gone without
-// a quorum's answer, counted as if it renewed at the fastest rhythm, Min/5:
-// otherwise a long lease, being renewed more slowly, would keep itself long.
+// a quorum's answer, counted as if it renewed every 50 ms, which is the fastest
+// rhythm: otherwise a long lease, being renewed more slowly, would keep itself
+// long. So with answers that come within 10 ms it comes down to 300 ms, and
+// 30 ms make 400.
 //
 // During its first minute it has not seen enough, and asks for 500 ms at least.
 type Tuner struct {
@@ -28,11 +30,11 @@ func NewTuner(shortest, longest, now time.Duration) *Tuner {
 
 // Answered notes that at now a quorum has answered a renewal that was due so
 // long before.
-func (t *Tuner) Answered(now, due time.Duration) { t.add(now, t.Min/5+due) }
+func (t *Tuner) Answered(now, due time.Duration) { t.add(now, minRenewal+due) }
 
 // Late notes that this node ran late by so much: it would have been late with
 // a renewal too.
-func (t *Tuner) Late(now, by time.Duration) { t.add(now, t.Min/5+by) }
+func (t *Tuner) Late(now, by time.Duration) { t.add(now, minRenewal+by) }
 
 func (t *Tuner) add(now, gap time.Duration) {
 	t.advance(now)
@@ -52,7 +54,7 @@ func (t *Tuner) advance(now time.Duration) {
 // Length is the lease to ask for at now, when an answer is due since open.
 func (t *Tuner) Length(now, open time.Duration) time.Duration {
 	t.advance(now)
-	longest := t.Min/5 + max(0, open)
+	longest := minRenewal + max(0, open)
 	for _, b := range t.buckets {
 		longest = max(longest, b)
 	}

@@ -25,20 +25,20 @@ func TestTunerAsksForTheFirstLengthUntilItHasSeenAMinute(t *testing.T) {
 
 func TestTunerComesDownOnAQuietMachine(t *testing.T) {
 	tu := NewTuner(300*ms, 2*time.Second, 0)
-	if got := tu.Length(quietMinutes(tu, 0, 2), 0); got != 310*ms {
-		t.Errorf("got %v, want 5 × (60 + 2) ms", got)
+	if got := tu.Length(quietMinutes(tu, 0, 2), 0); got != 300*ms {
+		t.Errorf("got %v, want the shortest: 5 × (50 + 2) ms is less", got)
 	}
 }
 
 func TestTunerLengthensBeforeTheLeaseIsLost(t *testing.T) {
 	tu := NewTuner(300*ms, 2*time.Second, 0)
 	now := quietMinutes(tu, 0, 2)
-	if got := tu.Length(now, 50*ms); got != 550*ms {
-		t.Errorf("50 ms without an answer: %v, want 550ms", got)
+	if got := tu.Length(now, 50*ms); got != 500*ms {
+		t.Errorf("50 ms without an answer: %v, want 500ms", got)
 	}
 	tu.Late(now, 150*ms)
-	if got := tu.Length(now, 0); got != 1050*ms {
-		t.Errorf("late by 150 ms: %v, want 1.05s", got)
+	if got := tu.Length(now, 0); got != time.Second {
+		t.Errorf("late by 150 ms: %v, want 1s", got)
 	}
 	tu.Answered(now, 10*time.Second)
 	if got := tu.Length(now, 0); got != 2*time.Second {
@@ -50,11 +50,11 @@ func TestTunerForgetsAGapAfterAMinute(t *testing.T) {
 	tu := NewTuner(300*ms, 2*time.Second, 0)
 	now := quietMinutes(tu, 0, 2)
 	tu.Answered(now, 200*ms)
-	if got := tu.Length(now+58*time.Second, 0); got != 1300*ms {
-		t.Errorf("after 58 s: %v, want 1.3s", got)
+	if got := tu.Length(now+58*time.Second, 0); got != 1250*ms {
+		t.Errorf("after 58 s: %v, want 1.25s", got)
 	}
-	if got := tu.Length(quietMinutes(tu, now+ms, 1)+time.Second, 0); got != 310*ms {
-		t.Errorf("after a quiet minute: %v, want 310ms", got)
+	if got := tu.Length(quietMinutes(tu, now+ms, 1)+time.Second, 0); got != 300*ms {
+		t.Errorf("after a quiet minute: %v, want 300ms", got)
 	}
 }
 

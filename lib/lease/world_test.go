@@ -27,6 +27,7 @@ type world struct {
 	latency, jitter time.Duration // of a message: latency and up to jitter more
 	loss, dup, slow uint64        // in thousandths; slow messages take up to slowest more
 	down            [MaxVoters][MaxVoters]bool
+	kept            map[[2]int][]event // by the network, from and to: see the line "keep"
 	disk            bool
 	eager           bool // who takes a lease up proposes at once, as an agent does
 	mutant          *mutant
@@ -56,6 +57,7 @@ type node struct {
 	stands []Stand   // repeated after a restart
 	reach  bool      // the isolation test passes, whenever it is made
 	tested time.Duration
+	met    [MaxVoters]int // by node: the latest of its starts from which an answer came
 }
 
 type event struct {
@@ -176,7 +178,7 @@ func (n *node) start() {
 	if err != nil {
 		panic(err)
 	}
-	n.m = m
+	n.m, n.met = m, [MaxVoters]int{}
 	n.step(Tick{})
 	for _, s := range n.stands {
 		n.step(s)
@@ -255,6 +257,10 @@ func (w *world) send(from *node, e Envelope) {
 	if w.down[from.id][i] || w.rand.next()%1000 < w.loss {
 		return
 	}
+	if way := [2]int{from.id, i}; w.kept[way] != nil {
+		w.kept[way] = append(w.kept[way], event{node: i, msg: msg})
+		return
+	}
 	w.push(event{at: w.arrival(), node: i, msg: msg})
 	if w.dup > 0 && w.rand.next()%1000 < w.dup {
 		w.push(event{at: w.arrival(), node: i, msg: msg})
@@ -329,6 +335,9 @@ func (w *world) failed() bool { return w.check != nil && w.check.failure != "" }
 func (n *node) deliver(msg Message) {
 	if n.w.wire != nil {
 		n.w.wire(n.w.now, msg.From.Node, n.name, msg)
+	}
+	if c := n.w.check; c != nil {
+		defer c.lives(n, &msg)()
 	}
 	n.step(Receive{msg})
 }
