@@ -10,11 +10,13 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"tandem/sidecar/agent"
 	"tandem/sidecar/config"
 	"tandem/sidecar/status"
 )
@@ -57,7 +59,7 @@ control socket (TANDEM_SOCKET).`,
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddGroup(&cobra.Group{ID: "see", Title: "See what is:"}, &cobra.Group{ID: "act", Title: "Change it:"}, &cobra.Group{ID: "set", Title: "Set it up:"})
 	root.AddCommand(
-		p.runCommand(), p.statusCommand(), p.whyCommand(), p.historyCommand(),
+		p.runCommand(), p.statusCommand(), p.whyCommand(), p.historyCommand(), p.keysCommand(),
 		p.takeoverCommand(), p.renounceCommand(), p.moveCommand(), p.pauseCommand(), p.resumeCommand(), p.maintenanceCommand(), p.ackCommand(),
 		p.checkCommand(), p.importCommand(), p.configCommand(), p.versionCommand(),
 	)
@@ -109,6 +111,23 @@ type Build struct {
 // version is set by the linker: -ldflags "-X main.version=1.2.3".
 var version = "dev"
 
+// protocol is set by the linker in tests of a rolling upgrade only: the binary
+// then passes for one of a later version of the messages, which means the same
+// by them.
+var protocol = ""
+
+// readsProtocol is the newest version of the messages that this build reads.
+func readsProtocol() int {
+	if protocol == "" {
+		return agent.NewestProtocol
+	}
+	n, err := strconv.Atoi(protocol)
+	if err != nil || n < agent.NewestProtocol || n > 255 {
+		panic("built with a protocol that cannot be: " + protocol)
+	}
+	return n
+}
+
 func build() Build {
 	b := Build{Version: version, Go: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
@@ -130,7 +149,8 @@ func build() Build {
 
 // String is what `tandem version` prints.
 func (b Build) String() string {
-	return fmt.Sprintf("tandem %s (commit %s, %s, %s/%s)", b.Version, cmp.Or(b.Commit, "unknown"), b.Go, runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("tandem %s (commit %s, %s, %s/%s, protocol %d)",
+		b.Version, cmp.Or(b.Commit, "unknown"), b.Go, runtime.GOOS, runtime.GOARCH, readsProtocol())
 }
 
 func (p *program) versionCommand() *cobra.Command {

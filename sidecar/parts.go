@@ -116,7 +116,7 @@ func journalFile(cfg config.Config) string {
 func newAgent(cfg config.Config, build Build, i lease.Incarnation, deps agent.Deps, probe *prober) (*agent.Agent, error) {
 	c := agent.Config{
 		Node: cfg.Node, Incarnation: i, Cluster: cfg.Cluster, Role: string(cfg.Role), Site: cfg.Site,
-		Version: build.Version, Settings: cfg.Shared(), Voters: cfg.Peers.Names(), Peers: peerAddresses(cfg),
+		Version: build.Version, Protocol: readsProtocol(), Settings: cfg.Shared(), Voters: cfg.Peers.Names(), Peers: peerAddresses(cfg),
 		MaxLease: max(longestLease, cfg.Lease.Fixed), Prefer: cfg.Prefer, MoveGrace: cfg.MoveGrace,
 		VIPs: map[string][]string{}, Observe: cfg.Observe, Hooks: hookKinds(cfg),
 		Tuning: lease.Tuning{Auto: cfg.Lease.Auto, Fixed: cfg.Lease.Fixed},

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 //	cluster stop        the sidecar ends
 //	cluster slow        a switch takes a while and goes through phases
 //	cluster veto        a switch ends without its target
+//	cluster mixed       lb2 is of a later version and has a key more
 //	cluster fail        commands end in an error
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -92,6 +93,10 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 		side.slow.begin(true, "precheck")
 	case "fail":
 		side.agent.Fail(errors.New("the agent stands still"))
+	case "mixed":
+		side.agent.Set(func(st *status.Status) {
+			st.Nodes[1].Version, st.Nodes[1].Protocol, st.Nodes[1].Keys = "0.2.0", 2, []string{"5e6f7a8b", "1a2b3c4d"}
+		})
 	default:
 		side.agent.Set(func(st *status.Status) { st.Health, st.At = status.Health(args[0]), time.Now() })
 	}

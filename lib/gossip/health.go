@@ -46,6 +46,19 @@ func KeyID(key []byte) string {
 	return hex.EncodeToString(sum[:4])
 }
 
+// Keys names the keys in force, the one that encrypts first. None without
+// encryption.
+func (g *Gossip) Keys() []string {
+	if g.ring == nil {
+		return nil
+	}
+	var ids []string
+	for _, k := range g.ring.GetKeys() {
+		ids = append(ids, KeyID(k))
+	}
+	return ids
+}
+
 // Health is a snapshot. It does not wait.
 func (g *Gossip) Health() Health {
 	h := Health{
@@ -66,11 +79,7 @@ func (g *Gossip) Health() Health {
 	if f := g.fault.Load(); f != nil {
 		h.Fault = *f
 	}
-	if g.ring != nil {
-		for _, k := range g.ring.GetKeys() {
-			h.Keys = append(h.Keys, KeyID(k))
-		}
-	}
+	h.Keys = g.Keys()
 	g.clashMu.Lock()
 	h.Clashes = slices.Clone(g.clashing)
 	g.clashMu.Unlock()

@@ -38,6 +38,7 @@ type Network interface {
 	Send(node string, b []byte) error
 	Broadcast(key string, b []byte) error
 	Health() gossip.Health
+	Keys() []string // their names, the one that encrypts first
 }
 
 // Addresses takes virtual IPs up and lets them go.
@@ -93,6 +94,7 @@ type Config struct {
 	Role        string
 	Site        string
 	Version     string
+	Protocol    int               // newest version of the messages that is read; 0: as built
 	Settings    map[string]string // what must be the same on all nodes: variable to digest
 
 	Voters   []string              // in the order of TANDEM_PEERS
@@ -180,6 +182,7 @@ type Agent struct {
 	requests   chan func()
 	metrics    *metrics
 	warned     map[string]time.Duration
+	remarks    map[string]string // what other parts want an operator to know
 }
 
 // New checks the configuration and prepares the machines; it starts nothing.
@@ -213,7 +216,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		groups: map[string]*group{}, peers: map[string]*peer{},
 		orders: map[string]hookWait{}, hooksRun: map[string]*HookResult{}, hookFrom: map[string]string{},
 		pending: map[string]*pendingCommand{}, underWay: map[string]begunCommand{}, unsaved: map[string]lease.Record{},
-		seen: newSeenCommands(), history: hist, requests: make(chan func()), warned: map[string]time.Duration{},
+		seen: newSeenCommands(), history: hist, requests: make(chan func()), warned: map[string]time.Duration{}, remarks: map[string]string{},
 		maintenance: maintenance,
 		// A node that has just started goes on routing for as long as one that has
 		// just lost the decider.

@@ -19,7 +19,7 @@ func (a *Agent) announceLeases(now time.Duration) {
 		return
 	}
 	a.wakeAt(now + announceEvery)
-	if err := a.deps.Network.Broadcast("leases/"+a.cfg.Node, lease.Encode([]byte{kindLease}, m)); err != nil {
+	if err := a.deps.Network.Broadcast("leases/"+a.cfg.Node, a.encodeLease(m)); err != nil {
 		a.problem("broadcast", err.Error())
 	}
 }

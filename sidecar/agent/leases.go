@@ -67,7 +67,7 @@ func (a *Agent) obey(out lease.Output) {
 		if e.Message.Items = a.acknowledgeable(e.Message.Items); len(e.Message.Items) == 0 {
 			continue
 		}
-		b := lease.Encode([]byte{kindLease}, e.Message)
+		b := a.encodeLease(e.Message)
 		if err := a.deps.Network.Send(e.To, b); err != nil {
 			a.metrics.sendFailures.Inc()
 		}

@@ -67,6 +67,11 @@ type report struct {
 	Held     []status.Held `json:"held,omitempty"`
 	Hooks    []string      `json:"hooks,omitempty"` // the kinds that this node has commands for
 	Warnings []string      `json:"warnings,omitempty"`
+	// Keys names the keys that this node holds, the one that encrypts first.
+	Keys []string `json:"keys,omitempty"`
+	// Protocol is the newest version of the messages that this node reads; 0 is
+	// a version that does not tell, and reads the oldest.
+	Protocol int `json:"protocol,omitempty"`
 }
 
 // hops are a node's own addresses on the link of a virtual IP: where strays of

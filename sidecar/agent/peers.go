@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -68,7 +69,12 @@ func (a *Agent) receive(b []byte) {
 	body := b[1:]
 	switch b[0] {
 	case kindLease:
-		m, err := lease.Decode(body)
+		m, err := a.decodeLease(body)
+		if errors.Is(err, lease.ErrVersion) {
+			a.ignored("protocol-version")
+			a.problem("protocol-version", "a node speaks a version of the messages that this one does not read: "+err.Error())
+			return
+		}
 		if err != nil {
 			a.ignored("undecodable-lease")
 			return
@@ -244,7 +250,7 @@ func (a *Agent) makeReport(now time.Duration) report {
 		Role: a.cfg.Role, Site: a.cfg.Site, Version: a.cfg.Version,
 		Eligible: ok, Reason: reason, Detail: detail, Maintenance: a.maintenance, Observe: a.cfg.Observe,
 		Settings: a.settings(), Hooks: a.cfg.Hooks,
-		Warnings: a.warnings(now),
+		Warnings: a.warnings(now), Keys: a.deps.Network.Keys(), Protocol: a.newest(),
 	}
 	if a.deps.Addresses != nil {
 		k := a.kernel(now)

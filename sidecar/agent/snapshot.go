@@ -44,7 +44,7 @@ func (a *Agent) History(n int) []status.Transition { return a.history.last(n) }
 func (a *Agent) snapshot(now time.Duration) status.Status {
 	s := status.Status{
 		Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
-		At: time.Now().UTC(), Observe: a.cfg.Observe,
+		At: time.Now().UTC(), Observe: a.cfg.Observe, Protocol: a.protocol(),
 		Leases: a.leaseStatus(now), Nodes: a.nodeStatus(now), Views: a.viewStatus(now), Held: a.heldStatus(now),
 		Recent: a.history.last(10), Groups: []status.Site{},
 	}
@@ -160,6 +160,7 @@ func (a *Agent) nodeOf(name string, now time.Duration) status.Node {
 	n.Role, n.Site, n.Version, n.Maintenance = r.Role, r.Site, r.Version, r.Maintenance
 	n.Eligible, n.Reason, n.Detail = r.Eligible, r.Reason, r.Detail
 	n.HAProxy, n.Fence, n.AppliedEpoch = r.HAProxy, r.Fence, r.Applied
+	n.Keys, n.Protocol = r.Keys, max(r.Protocol, oldestProtocol)
 	n.VIPs, n.Warnings, n.Yielding = append(n.VIPs, r.VIPs...), a.warningsOf(r), r.Yielding
 	if !n.Alive {
 		n.Eligible = false
@@ -272,8 +273,27 @@ func (a *Agent) warnings(now time.Duration) []string {
 			out = append(out, kind+": see the log")
 		}
 	}
+	for kind, text := range a.remarks {
+		out = append(out, kind+": "+text)
+	}
 	slices.Sort(out)
 	return out
+}
+
+// Remark shows a sentence among the warnings of this node until it is called
+// with another one for the same kind, or with none. It waits for the loop, at
+// most until ctx ends.
+func (a *Agent) Remark(ctx context.Context, kind, text string) error {
+	return a.ask(ctx, func() {
+		if delete(a.remarks, kind); text != "" {
+			a.remarks[kind] = text
+		}
+	})
+}
+
+// Tell puts something that happened to this node into the history of all.
+func (a *Agent) Tell(ctx context.Context, t status.Transition) error {
+	return a.ask(ctx, func() { a.note(t) })
 }
 
 // Live is nil as long as the loop answers.

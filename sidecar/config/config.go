@@ -23,6 +23,9 @@ type Config struct {
 	// Keys are AES keys of 16, 24 or 32 bytes: the first encrypts, all
 	// decrypt. Empty only with Insecure.
 	Keys Keys `env:"TANDEM_KEY"`
+	// KeyFile is the path that Keys were read from; empty: they were given in
+	// the environment, and a running node does not see a change of them.
+	KeyFile string `env:"-"`
 	// Insecure lets gossip go unencrypted.
 	Insecure bool `env:"TANDEM_INSECURE"`
 

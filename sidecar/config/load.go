@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ const DefaultSocket = "/run/tandem/tandem.sock"
 // Load reads the configuration from an environment as [os.Environ] gives it.
 // Its error is an [Errors].
 func Load(environ []string) (Config, error) {
-	l := loader{table: Table(), values: map[string]string{}, origin: map[string]string{}}
+	l := loader{table: Table(), values: map[string]string{}, origin: map[string]string{}, files: map[string]bool{}}
 	l.read(environ)
 	cfg := l.parse()
 	l.validate(&cfg)
@@ -33,6 +34,9 @@ func Load(environ []string) (Config, error) {
 		return Config{}, l.errs
 	}
 	cfg.Warnings = l.warnings
+	if _, file := l.files["TANDEM_KEY"]; file {
+		cfg.KeyFile = l.origin["TANDEM_KEY"]
+	}
 	cfg.settings = l.settings(cfg)
 	return cfg, nil
 }
@@ -53,6 +57,7 @@ type loader struct {
 	table  []Variable
 	values map[string]string // by variable, defaults not included
 	origin map[string]string // by variable: environment, or the path of a file
+	files  map[string]bool   // variables that were read from a file
 	errs   Errors
 
 	warnings []string
@@ -178,7 +183,24 @@ func (l *loader) readFile(variable, path string) {
 		fail("the file is empty")
 		return
 	}
-	l.values[variable], l.origin[variable] = value, path
+	l.values[variable], l.origin[variable], l.files[variable] = value, path, true
+}
+
+// ReadKeys reads the file of TANDEM_KEY_FILE again. Its error never shows what
+// is in the file.
+func ReadKeys(path string) (Keys, error) {
+	raw, err := os.ReadFile(filepath.Clean(path))
+	if err != nil {
+		return nil, fmt.Errorf("read keys: %w", err)
+	}
+	var keys Keys
+	if err := keys.UnmarshalText(bytes.TrimSpace(raw)); err != nil {
+		return nil, fmt.Errorf("read keys from %s: %w", path, err)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("read keys from %s: the file is empty", path)
+	}
+	return keys, nil
 }
 
 // parse fills the struct by its tags. What does not parse is an error and

@@ -83,10 +83,50 @@ func (p *page) head(s Status, now time.Time) {
 	if s.QuarantineMS > 0 {
 		p.text(c("o ", warn), "just started: this voter keeps silent for another "+span(ms(s.QuarantineMS)))
 	}
+	if mixed := versions(s); mixed != "" {
+		p.text(c("o ", warn), mixed)
+	}
 	if until := s.PausedUntil; until != nil {
 		p.text(c("o ", warn), "paused: no automatic site decision "+pausedUntil(*until, now))
 	}
 	p.b.WriteByte('\n')
+}
+
+// versions says who runs what while the nodes are not all of one version, as in
+// a rolling upgrade, and which version of the messages is spoken meanwhile.
+func versions(s Status) string {
+	var kinds []string
+	names := map[string][]string{}
+	for _, n := range s.Nodes {
+		if !n.Alive || n.Version == "" {
+			continue
+		}
+		kind := n.Version
+		if n.Protocol > 0 {
+			kind += fmt.Sprintf(" (reads protocol %d)", n.Protocol)
+		}
+		if !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+		names[kind] = append(names[kind], n.Name)
+	}
+	if len(kinds) < 2 {
+		return ""
+	}
+	parts := make([]string, len(kinds))
+	for i, kind := range kinds {
+		parts[i] = kind + " on " + some(names[kind])
+	}
+	return fmt.Sprintf("versions differ: %s; protocol %d is spoken", strings.Join(parts, ", "), s.Protocol.Speaks)
+}
+
+// some names a few, and counts the rest.
+func some(names []string) string {
+	const few = 8
+	if len(names) <= few {
+		return strings.Join(names, " ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], " "), len(names)-few)
 }
 
 // pausedUntil says how long; a time of 1970 or before means without end.

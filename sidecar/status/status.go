@@ -32,6 +32,8 @@ type Status struct {
 	NextFail []string `json:"next_failure"`
 	Unsafe   bool     `json:"unsafe"` // pair mode, alone: two holders are possible
 	Observe  bool     `json:"observe"`
+	// Protocol says which version of the messages between nodes is spoken.
+	Protocol Protocol `json:"protocol"`
 	// QuarantineMS is how long this voter still keeps silent after its start.
 	QuarantineMS int64 `json:"quarantine_ms"`
 
@@ -46,6 +48,14 @@ type Status struct {
 
 	PausedUntil *time.Time   `json:"paused_until"`
 	Recent      []Transition `json:"recent"`
+}
+
+// Protocol is a version of the messages between nodes: a node speaks the newest
+// that all nodes read. It is what makes a rolling upgrade possible.
+type Protocol struct {
+	Speaks int `json:"speaks"` // by this node, now
+	Oldest int `json:"oldest"` // that this node reads
+	Newest int `json:"newest"` // that this node reads
 }
 
 // Lease says who has the right to act on a resource, and for how long still.
@@ -112,6 +122,11 @@ type Node struct {
 	AppliedEpoch uint64   `json:"applied_epoch"`
 	AgeMS        int64    `json:"age_ms"` // since it was last heard; -1: never
 	Warnings     []string `json:"warnings,omitempty"`
+	// Keys names the keys that it holds (a hash of each), the one that encrypts
+	// first. None: it does not encrypt, or is of a version that does not tell.
+	Keys []string `json:"keys,omitempty"`
+	// Protocol is the newest version of the messages that it reads; 0: unknown.
+	Protocol int `json:"protocol,omitempty"`
 }
 
 // View is what one load balancer sees of one site.

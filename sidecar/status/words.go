@@ -146,4 +146,10 @@ var words = map[string]string{
 	"no-answer":     "nobody answered in time.",
 	"no-majority":   "too few voters are heard to decide anything.",
 	"denied":        "the token does not allow it.",
+
+	// Keys and versions.
+	"key-file":         "the file of the keys changed (TANDEM_KEY_FILE).",
+	"keys-wait":        "the keys in force are not yet those of the file: the others have to come first.",
+	"keys-file":        "the file of the keys cannot be used; the keys in force are kept.",
+	"protocol-version": "a node speaks a version of the messages that this one does not read.",
 }

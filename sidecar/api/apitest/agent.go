@@ -47,9 +47,9 @@ func Pair(at time.Time) status.Status {
 		Site:   status.Site{Group: "default", Active: "a", Epoch: 9, Reason: "commanded", Actor: "alice", Since: day},
 		Groups: []status.Site{{Group: "default", Active: "a", Epoch: 9, Reason: "commanded", Actor: "alice", Since: day}, {Group: "broker", Active: "b", Epoch: 7, Reason: "active-unusable", Since: day.Add(-time.Hour)}},
 		Nodes: []status.Node{
-			{Name: "lb1", Role: "lb", Site: "a", Voter: true, Alive: true, Eligible: true, HAProxy: ha(4711), VIPs: []string{"10.0.0.100"}, Fence: "gate", AppliedEpoch: 9},
-			{Name: "lb2", Role: "lb", Site: "b", Voter: true, Alive: true, Eligible: true, HAProxy: ha(815), Fence: "gate", AppliedEpoch: 9, AgeMS: 31},
-			{Name: "witness", Role: "witness", Voter: true, Alive: true, AgeMS: 28},
+			{Name: "lb1", Role: "lb", Site: "a", Voter: true, Alive: true, Eligible: true, HAProxy: ha(4711), VIPs: []string{"10.0.0.100"}, Fence: "gate", AppliedEpoch: 9, Version: "0.1.0", Protocol: 1, Keys: []string{"1a2b3c4d"}},
+			{Name: "lb2", Role: "lb", Site: "b", Voter: true, Alive: true, Eligible: true, HAProxy: ha(815), Fence: "gate", AppliedEpoch: 9, AgeMS: 31, Version: "0.1.0", Protocol: 1, Keys: []string{"1a2b3c4d"}},
+			{Name: "witness", Role: "witness", Voter: true, Alive: true, AgeMS: 28, Version: "0.1.0", Protocol: 1, Keys: []string{"1a2b3c4d"}},
 		},
 		Views: []status.View{view("lb1", "a"), view("lb1", "b"), view("lb2", "a"), view("lb2", "b")},
 		Recent: []status.Transition{
