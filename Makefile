@@ -5,6 +5,7 @@
 # make bench   every kind of failure measured, with keepalived beside it
 # make scenarios      every row of the two-site deployment, played and printed
 # make test-activemq  its broker rows with real ActiveMQ brokers (Java)
+# make tune    the lease that tunes itself beside fixed ones (about 90 minutes)
 # make soak    random failures for as long as SOAK says (default 10m)
 # make soak-lease, make model   the same for the lease protocol alone
 # make build   bin/tandem and bin/pair, bin/hybrid-chat
@@ -36,7 +37,7 @@ REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 TESTFLAGS ?= -race -shuffle=on -timeout 8m
 
 .NOTPARALLEL:
-.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench soak soak-lease model scenarios test-activemq clean
+.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench tune soak soak-lease model scenarios test-activemq clean
 
 all: build
 
@@ -56,6 +57,10 @@ lab-down:
 
 bench: tools-bench build
 	$(BIN)/pair bench $(BENCH)
+
+# Shorter, or a part of it: TUNE="--for 1m --leases auto,300ms --trials power".
+tune: tools-lab build
+	$(BIN)/pair tune $(TUNE)
 
 # Choose chapters with SCENARIOS="--only sites,brokers".
 scenarios: tools-lab build

@@ -5,6 +5,7 @@
 //	pair lab     leaves it up to be played with
 //	pair do      breaks or mends something in a lab that is up
 //	pair bench   measures every kind of failure, with keepalived beside it
+//	pair tune    compares the lease that tunes itself with fixed ones
 //
 // It needs Linux with network namespaces; without root it makes a user
 // namespace for itself where the kernel allows it.
@@ -38,7 +39,7 @@ func run() int {
 	var program string
 	root.PersistentFlags().StringVar(&program, "tandem", beside("tandem"), "the tandem binary")
 	root.AddCommand(demoCommand(&program), labCommand(&program), doCommand(), benchCommand(&program),
-		soakCommand(&program), ableCommand())
+		soakCommand(&program), tuneCommand(&program), ableCommand())
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:

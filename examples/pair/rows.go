@@ -302,6 +302,11 @@ func leaseLength(ctx context.Context, l *lab.Lab, holder string) time.Duration {
 	if json.Unmarshal([]byte(out), &s) != nil {
 		return 0
 	}
+	return vipLength(s)
+}
+
+// vipLength is the length of the lease of the address in a holder's status.
+func vipLength(s status.Status) time.Duration {
 	for _, lease := range s.Leases {
 		if strings.HasPrefix(lease.Resource, "vip/") {
 			return time.Duration(lease.LengthMS) * time.Millisecond

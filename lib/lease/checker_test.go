@@ -127,13 +127,13 @@ func (c *checker) claim(n *node, resource string, deadline time.Duration) {
 	c.drop(k.owner, resource)
 	c.claims = append(c.claims, k)
 	if !c.pair {
-		c.remembered(k)
+		c.remembered(k, n.m.voters)
 	}
 }
 
-func (c *checker) remembered(k claim) {
+func (c *checker) remembered(k claim, voters []string) {
 	n := 0
-	for _, name := range c.w.voters {
+	for _, name := range voters {
 		v := c.w.node(name)
 		switch {
 		case v.m == nil:
@@ -146,8 +146,8 @@ func (c *checker) remembered(k claim) {
 			}
 		}
 	}
-	if n < len(c.w.voters)/2+1 {
-		c.fail(memory, "FORGOTTEN EARLY: only %d of %d voters remember %v of %v until its deadline", n, len(c.w.voters), k.resource, k.owner)
+	if n < len(voters)/2+1 {
+		c.fail(memory, "FORGOTTEN EARLY: only %d of %d voters remember %v of %v until its deadline", n, len(voters), k.resource, k.owner)
 	}
 }
 
@@ -231,19 +231,24 @@ func (c *checker) risk(k *counter) {
 	c.decisions = slices.DeleteFunc(c.decisions, func(d decision) bool { return d.rec.Resource == k.resource })
 }
 
+// quorumHas: while the voters are being changed, of either list.
 func (c *checker) quorumHas(rec Record) bool {
+	return c.mostHave(rec, c.w.voters) || c.w.former != nil && c.mostHave(rec, c.w.former)
+}
+
+func (c *checker) mostHave(rec Record, voters []string) bool {
 	n := 0
-	for _, name := range c.w.voters {
+	for _, name := range voters {
 		v := c.w.node(name)
 		has := func(r Record) bool { return r.Resource == rec.Resource && !rec.newer(r) }
 		switch {
-		case v.m != nil && has(v.m.resource(rec.Resource).voter.record):
+		case v.m != nil && slices.Contains(v.m.voters, name) && has(v.m.resource(rec.Resource).voter.record):
 			n++
 		case v.m == nil && c.w.disk && slices.ContainsFunc(v.saved, has):
 			n++
 		}
 	}
-	return n > len(c.w.voters)/2
+	return n > len(voters)/2
 }
 
 // crashed: a voter without a disk forgets values and promises. It may thereby

@@ -43,6 +43,7 @@
 //
 // In pair mode the first and the third do not hold while the link between two
 // healthy nodes is cut and both pass the isolation test; Status.Alone says so.
+// What holds of a pair all the same is shown in pair_test.go, clause by clause.
 //
 // # Why
 //
@@ -70,7 +71,8 @@
 // new list one by one, and waiting until Machine.Differing is empty everywhere
 // before the next change: the majorities of lists that differ by one voter
 // always meet (2 of 3 and 3 of 4; 3 of 4 and 3 of 5). Two at a time is unsafe (2
-// of 3 and 3 of 5 may have nobody in common), and so is a change of MaxLease to
+// of 3 and 3 of 5 may have nobody in common; TestTwoVotersAtOnceIsUnsafe shows
+// it, TestVotersChangeOneAtATime the other), and so is a change of MaxLease to
 // a longer one by anything but first restarting all voters with the longer
 // MaxLease and only then asking for longer leases. A change from or to pair mode
 // has the risks of pair mode until it is complete.

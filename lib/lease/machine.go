@@ -50,6 +50,7 @@ type peer struct {
 // stranger is a node without a vote.
 type stranger struct {
 	name     string
+	at       time.Duration
 	settings uint64
 }
 

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -78,4 +79,153 @@ func TestPairEndsInOneHolderAfterTheHeal(t *testing.T) {
 			t.Errorf("seed %d: %d holders after the heal", seed, n)
 		}
 	}
+}
+
+// pairUp is a pair of which a holds; both pass the isolation test, or not.
+func pairUp(reach bool, lines ...string) []string {
+	up := []string{"cluster voters=(a,b) mode=pair lease=500ms", "start a", "start b", "stand a", "stand b rank=1"}
+	if reach {
+		up = append(up, "reach a", "reach b")
+	}
+	return append(append(up, "run 2s"), lines...)
+}
+
+// TestPairSurvivorWaitsForTheEndOfThePeersLease: a dies, and its fence goes on to
+// its deadline; b takes up after that, and soon.
+func TestPairSurvivorWaitsForTheEndOfThePeersLease(t *testing.T) {
+	for cut := range 20 {
+		p := playAll(t, pairUp(true, fmt.Sprintf("run %dms", 13*cut))...)
+		a, b := p.w.node("a"), p.w.node("b")
+		deadline := a.global(a.m.resource("vip").deadline)
+		died := p.w.now
+		a.crash()
+		for p.w.holder("vip") == nil && p.w.now < died+2*time.Second {
+			p.w.run(time.Millisecond)
+		}
+		switch {
+		case p.w.holder("vip") != b:
+			t.Errorf("b has not taken up")
+		case p.w.now < deadline:
+			t.Errorf("b took up at %v, before a's deadline %v", p.w.now, deadline)
+		case p.w.now > deadline+250*time.Millisecond:
+			t.Errorf("b took up %v after a's deadline", p.w.now-deadline)
+		}
+		if s := b.m.Status(b.local(p.w.now)); !s[0].Alone {
+			t.Error("b does not say that it is alone")
+		}
+	}
+}
+
+// TestPairNobodyIsAloneWithoutTheIsolationTest: neither the survivor of a dead
+// peer, nor a holder, if it reaches nobody else; nor with a result from before
+// the peer fell silent.
+func TestPairNobodyIsAloneWithoutTheIsolationTest(t *testing.T) {
+	for name, lines := range map[string][]string{
+		"a candidate that reaches nobody": pairUp(false, "crash a", "run 5s"),
+		"a holder that reaches nobody":    pairUp(false, "crash b", "run 5s"),
+		"both, cut in two":                pairUp(false, "cut a b", "run 5s"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := playAll(t, lines...)
+			holds(t, p, "nobody")
+		})
+	}
+	m := pairAlone(t)
+	m.m.Step(m.now, Reach{OK: true})
+	m.peerSpeaks()
+	if m.bidsAlone() {
+		t.Error("a result from before the peer was last heard counted")
+	}
+	m.m.Step(m.now, Reach{OK: true})
+	if !m.bidsAlone() {
+		t.Error("a fresh result did not count")
+	}
+}
+
+// lonely is one machine of a pair whose peer says only what the test says.
+type lonely struct {
+	m   *Machine
+	now time.Duration
+	seq uint64
+}
+
+func pairAlone(t *testing.T) *lonely {
+	t.Helper()
+	m, err := New(Config{
+		Node: "a", Incarnation: Incarnation{1}, Voters: []string{"a", "b"}, Mode: ModePair, MaxLease: time.Second,
+		Tuning: Tuning{Fixed: 500 * time.Millisecond},
+	}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &lonely{m: m, now: 5 * time.Second}
+}
+
+func (l *lonely) peerSpeaks() {
+	l.seq++
+	l.now += time.Millisecond
+	l.m.Step(l.now, Receive{Message{From: Owner{"b", Incarnation{2}}, To: "a", Settings: l.m.settings}})
+}
+
+// bidsAlone says whether the machine takes a lease up within the second that
+// the last result of its isolation test counts for.
+func (l *lonely) bidsAlone() bool {
+	l.m.Step(l.now, Stand{Resource: "vip", Willing: true})
+	for end := l.now + 900*time.Millisecond; l.now < end; l.now += 10 * time.Millisecond {
+		if out := l.m.Step(l.now, Tick{}); len(out.TakeUp) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// TestPairHealEndsInTheHigherEpoch: both have held; whoever decided more stays,
+// whichever that is, and is told to announce again; the other lets go for the
+// reason pair-healed, within a renewal of the heal.
+func TestPairHealEndsInTheHigherEpoch(t *testing.T) {
+	for _, winner := range []string{"a", "b"} {
+		p := playAll(t, pairUp(true, "propose a value=x", "run 100ms", "cut a b", "run 1s",
+			"propose "+winner+" value=y", "run 200ms")...)
+		for _, name := range []string{"a", "b"} {
+			n := p.w.node(name)
+			if s := n.m.Status(n.local(p.w.now)); !s[0].Self || !s[0].Alone {
+				t.Fatalf("%s: %+v, want that it holds alone", name, s[0])
+			}
+		}
+		var told []string
+		p.w.tell = func(format string, args ...any) { told = append(told, fmt.Sprintf(format, args...)) }
+		for _, line := range []string{"heal", "run 250ms"} {
+			if err := p.do(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		holds(t, p, winner)
+		loser := map[string]string{"a": "b", "b": "a"}[winner]
+		var again, gone bool
+		for _, line := range told {
+			again = again || strings.Contains(line, winner+"   takes up vip: pair-healed")
+			gone = gone || strings.Contains(line, loser+"   lets go of vip: pair-healed")
+		}
+		if !again || !gone {
+			t.Errorf("%s has decided more; told:\n%s", winner, strings.Join(told, "\n"))
+		}
+		n := p.w.node(winner)
+		if s := n.m.Status(n.local(p.w.now)); s[0].Alone || string(s[0].Value.Data) != "y" {
+			t.Errorf("after the heal: %+v, want y, not alone", s[0])
+		}
+	}
+}
+
+// TestPairBothAgreeWhileBothAreHeard: a peer that answers, and says no, is not
+// gone, whatever else this node reaches.
+func TestPairBothAgreeWhileBothAreHeard(t *testing.T) {
+	p := playAll(t, pairUp(true, "release a", "stand a willing=no", "stand b willing=no", "run 1s")...)
+	a, b := p.w.node("a"), p.w.node("b")
+	// b remembers a lease of somebody else.
+	b.m.resource("vip").voter.vote = vote{ballot: Ballot{Counter: 9, Incarnation: Incarnation{9}, Node: "z"}, expires: b.local(p.w.now) + 5*time.Second}
+	a.stand(Stand{Resource: "vip", Willing: true})
+	p.w.run(4 * time.Second)
+	holds(t, p, "nobody")
+	p.w.run(2 * time.Second)
+	holds(t, p, "a")
 }

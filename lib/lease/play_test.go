@@ -13,6 +13,7 @@ import (
 // be put into a story as it is printed.
 //
 //	cluster voters=(a,b,w) [seed=1] [lease=500ms] [max=1s] [mode=pair] [auto] [disk] [eager]
+//	voters (a,b,c,d)                                                 (the list of those that start from now on)
 //	net [loss=300] [dup=50] [slow=10] [latency=1ms] [jitter=5ms]     (loss, dup, slow in thousandths)
 //	run 100ms
 //	start a | start-if-down a | crash a | freeze a | thaw a | clock a ppm=10000
@@ -83,6 +84,8 @@ func (p *play) do(line string) error {
 	switch f[0] {
 	case "cluster":
 		p.cluster(ws)
+	case "voters":
+		w.setVoters(f[1])
 	case "net":
 		w.loss, w.dup, w.slow = uint64(ws.number("loss", 0)), uint64(ws.number("dup", 0)), uint64(ws.number("slow", 0))
 		w.latency, w.jitter = ws.duration("latency", time.Millisecond), ws.duration("jitter", 0)
@@ -120,9 +123,8 @@ func (p *play) do(line string) error {
 func (p *play) cluster(ws words) {
 	w := &world{
 		rand: random(ws.number("seed", 1)), latency: time.Millisecond, mutant: p.mutant,
-		voters: strings.Split(strings.Trim(strings.ReplaceAll(ws.get("voters", "(a,b,w)"), " ", ""), "()"), ","),
-		mode:   map[string]Mode{"quorum": ModeQuorum, "pair": ModePair, "single": ModeSingle}[ws.get("mode", "quorum")],
-		disk:   slices.Contains(ws, "disk"), eager: slices.Contains(ws, "eager"),
+		mode: map[string]Mode{"quorum": ModeQuorum, "pair": ModePair, "single": ModeSingle}[ws.get("mode", "quorum")],
+		disk: slices.Contains(ws, "disk"), eager: slices.Contains(ws, "eager"),
 	}
 	w.tuning.Fixed = ws.duration("lease", 500*time.Millisecond)
 	w.maxLease = ws.duration("max", w.tuning.Fixed)
@@ -137,10 +139,19 @@ func (p *play) cluster(ws words) {
 		w.tell = func(format string, args ...any) { fmt.Fprintf(&p.out, format+"\n", args...) }
 		w.wire = p.wire
 	}
-	for _, name := range w.voters {
-		w.add(name)
-	}
+	w.setVoters(ws.get("voters", "(a,b,w)"))
 	p.w = w
+}
+
+// setVoters sets the list that nodes start with, and makes those that are new.
+func (w *world) setVoters(list string) {
+	w.former = w.voters
+	w.voters = strings.Split(strings.Trim(strings.ReplaceAll(list, " ", ""), "()"), ",")
+	for _, name := range w.voters {
+		if w.find(name, "") == nil {
+			w.add(name)
+		}
+	}
 }
 
 func (p *play) wire(at time.Duration, from, to string, msg Message) {

@@ -104,7 +104,8 @@ func (m *Machine) counts(r *resource, voter int, it *Item) bool {
 func (m *Machine) meet(voter int, msg *Message) {
 	var known *uint64
 	if voter < 0 {
-		known = &m.strangerOf(msg.From.Node).settings
+		s := m.strangerOf(msg.From.Node)
+		s.at, known = m.now, &s.settings
 	} else {
 		p := &m.peers[voter]
 		if !p.heard {
@@ -191,16 +192,19 @@ func (m *Machine) PeerHeard(now time.Duration, node string) (ago time.Duration, 
 // Differing names the nodes whose last message came from other settings than
 // this node's: other voters, mode or longest lease. It is empty except during
 // a rolling change; see the package comment for what such a change must keep
-// to.
+// to. What was heard more than 5 s ago is left out: the holder hears every
+// voter, and every voter the holder, several times a second, and a node that
+// was removed is not heard again.
 func (m *Machine) Differing() []string {
+	const recent = 5 * time.Second
 	var names []string
 	for i := range m.voters {
-		if p := m.peers[i]; p.heard && p.settings != m.settings {
+		if p := m.peers[i]; p.heard && m.now-p.at <= recent && p.settings != m.settings {
 			names = append(names, m.voters[i])
 		}
 	}
 	for _, s := range m.strangers {
-		if s.settings != m.settings {
+		if m.now-s.at <= recent && s.settings != m.settings {
 			names = append(names, s.name)
 		}
 	}

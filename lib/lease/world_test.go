@@ -23,6 +23,7 @@ type world struct {
 	maxLease time.Duration
 	tuning   Tuning
 	voters   []string
+	former   []string // the list before, which some may still have
 
 	latency, jitter time.Duration // of a message: latency and up to jitter more
 	loss, dup, slow uint64        // in thousandths; slow messages take up to slowest more
