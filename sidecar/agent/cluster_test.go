@@ -212,7 +212,7 @@ type cluster struct {
 	deps  func(name string, d *agent.Deps)
 }
 
-var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946"}
+var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946", "witness2": "10.0.0.15:7946", "witness3": "10.0.0.16:7946"}
 
 func newCluster(t *testing.T, names []string, edit func(string, *agent.Config)) *cluster {
 	t.Helper()
@@ -291,7 +291,7 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	}
 	deps := agent.Deps{Now: func() time.Duration { return time.Hour + time.Since(c.start) }, Network: g, Log: log}
 	n := &node{done: make(chan error, 1)}
-	if name == "witness" {
+	if strings.HasPrefix(name, "witness") {
 		cfg.Role = agent.RoleWitness
 	} else {
 		n.kernel = &kernel{start: c.start, node: name, role: map[string]vip.Role{}, log: c.log, carrier: true, events: make(chan vip.Event)}

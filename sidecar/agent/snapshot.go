@@ -165,7 +165,9 @@ func (a *Agent) nodeOf(name string, now time.Duration) status.Node {
 	if !n.Alive {
 		n.Eligible = false
 		n.Reason, n.Detail = a.whySilent(name)
-		n.VIPs = []string{}
+		// What it warned of last is no longer to be mended there: a voter that
+		// was removed would keep everybody degraded.
+		n.VIPs, n.Warnings = []string{}, []string{}
 	}
 	return n
 }
