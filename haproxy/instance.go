@@ -28,14 +28,20 @@ type Config struct {
 	// is kept in memory only.
 	JournalFile string
 	Observe     bool // look and say what would be done; change nothing, on disk neither
-	Log         *zap.Logger
-	Registerer  prometheus.Registerer // nil: no metrics
+	// Aside, in a Fleet: nobody comes to it by way of the address that this
+	// machine carries, so that its death alone is no reason to give that up.
+	Aside      bool
+	Log        *zap.Logger
+	Registerer prometheus.Registerer // nil: no metrics
 }
 
 // Observation is what is known of one HAProxy. It is a value: nobody changes
 // what it points to.
 type Observation struct {
-	Name string
+	Name  string
+	Aside bool // see Config
+	// Each, of a Fleet: one observation of each HAProxy. Else nil.
+	Each []Observation
 	// Alive: the process answers. With Reason socket-unusable or not-admin it is
 	// alive and there is something wrong all the same.
 	Alive  bool
@@ -125,7 +131,7 @@ func New(cfg Config) *Instance {
 		wake:     make(chan struct{}, 1),
 		kick:     make(chan struct{}, 1),
 		offers:   make(chan *conversation),
-		observed: Observation{Name: cfg.Name, Reason: ReasonStarting, Detail: mend(ReasonStarting, cfg.Socket)},
+		observed: Observation{Name: cfg.Name, Aside: cfg.Aside, Reason: ReasonStarting, Detail: mend(ReasonStarting, cfg.Socket)},
 	}
 	if cfg.MapFile != "" && !cfg.Observe {
 		i.siteMap = sitemap.New(cfg.Socket, cfg.MapFile, i.log, func(s MapStatus) {

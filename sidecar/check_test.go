@@ -144,6 +144,20 @@ func TestCheckNamesWhatIsWrongWithHAProxy(t *testing.T) {
 	wants(t, checked(t, nil, "TANDEM_HAPROXY_SOCKET="+low.Socket), "FAULT  haproxy", "(not-admin)", "level admin")
 }
 
+// Two HAProxys, each with the servers of one site, and one of them absent.
+func TestCheckLooksAtEachOfSeveralHAProxys(t *testing.T) {
+	web := haproxytest.Start(t, haproxytest.Global+haproxytest.Backend("web", 1))
+	mq := haproxytest.Start(t, haproxytest.Global+haproxytest.Backend("mq", 1))
+	base := []string{"TANDEM_SITES=a=web/a-*,mq/a-*;b=web/b-*,mq/b-*", "TANDEM_HAPROXY_CFG=" + web.Config + "," + mq.Config}
+	got := checked(t, nil, append(base, "TANDEM_HAPROXY_SOCKET=web="+web.Socket+",mq="+mq.Socket+"@none")...)
+	wants(t, got, "haproxy web", "haproxy mq", "serves no virtual IP", "site a: web/a-* matches 1 of 4", "site b: mq/b-* matches 1 of 4", "mq: ")
+	if strings.Contains(got, "no server matches") {
+		t.Errorf("a fault where there is none:\n%s", got)
+	}
+	got = checked(t, nil, append(base, "TANDEM_HAPROXY_SOCKET=web="+web.Socket+",mq="+mq.Socket+".absent@none")...)
+	wants(t, got, "FAULT  haproxy mq", "(no-socket)", "site a: web/a-* matches 1 of 2")
+}
+
 // Without capabilities, found in a process that has none.
 func TestCheckNamesMissingCapabilities(t *testing.T) {
 	if os.Getuid() != 0 {

@@ -21,36 +21,69 @@ import (
 // observeFor is how long HAProxy may take to answer a check.
 const observeFor = 3 * time.Second
 
-// haproxy looks at the running HAProxy as the sidecar would, without touching
-// it: the socket, its level, and which servers each site's globs match.
+// haproxy looks at the running HAProxys as the sidecar would, without touching
+// them: the socket, its level, and which servers each site's globs match.
 func (c *checker) haproxy(ctx context.Context) {
-	o := observe(ctx, c.cfg)
-	switch {
-	case !o.Alive, o.Reason != "":
-		text, mend, _ := strings.Cut(o.Detail, ": ")
-		mend, _, _ = strings.Cut(mend, ": dial unix") // the reason says it
-		c.fault("haproxy", fmt.Sprintf("%s (%s)", text, o.Reason), mend)
-	default:
-		c.ok("haproxy", "version %s, pid %d, socket of level %s", o.Version, o.PID, o.Level)
+	var servers []haproxy.Server
+	seen := false
+	for _, h := range c.cfg.HAProxys {
+		o := observe(ctx, c.cfg, h)
+		if c.instance(h, o) {
+			seen = true
+			servers = append(servers, o.Servers...)
+		}
 	}
-	if !o.Alive || o.ServersAt.IsZero() {
+	if !seen {
 		return
 	}
 	for _, site := range c.cfg.Sites {
 		for _, pattern := range site.Patterns {
-			c.glob(site.Name, pattern, o.Servers)
+			c.glob(site.Name, pattern, servers)
 		}
-	}
-	for _, h := range o.Held {
-		c.note("servers", fmt.Sprintf("%s is held by hand (%s) and will be left alone: %s", h.ServerID, h.Kind, h.Detail), "")
 	}
 }
 
+// instance reports on one HAProxy and says whether its servers are known.
+func (c *checker) instance(h config.HAProxy, o haproxy.Observation) bool {
+	subject := "haproxy"
+	if h.Name != "" {
+		subject += " " + h.Name
+	}
+	switch {
+	case !o.Alive, o.Reason != "":
+		text, mend, _ := strings.Cut(o.Detail, ": ")
+		mend, _, _ = strings.Cut(mend, ": dial unix") // the reason says it
+		c.fault(subject, fmt.Sprintf("%s (%s)", text, o.Reason), mend)
+	default:
+		serves := ""
+		if h.Groups != nil {
+			serves = ", serves " + orNone(strings.Join(h.Groups, ", "))
+		}
+		c.ok(subject, "version %s, pid %d, socket of level %s%s", o.Version, o.PID, o.Level, serves)
+	}
+	if !o.Alive || o.ServersAt.IsZero() {
+		return false
+	}
+	for _, held := range o.Held {
+		c.note("servers", fmt.Sprintf("%s is held by hand (%s) and will be left alone: %s", held.ServerID, held.Kind, held.Detail), "")
+	}
+	return true
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "no virtual IP"
+	}
+	return s
+}
+
 // observe runs an instance that only looks until it has seen the servers.
-func observe(ctx context.Context, cfg config.Config) haproxy.Observation {
+func observe(ctx context.Context, cfg config.Config, h config.HAProxy) haproxy.Observation {
 	ctx, cancel := context.WithTimeout(ctx, observeFor)
 	defer cancel()
-	instance := haproxy.New(haproxy.Config{Socket: cfg.HAProxySocket, Timeout: cfg.HAProxyTimeout, JournalFile: journalFile(cfg), Observe: true, Log: zap.NewNop()})
+	look := instanceConfig(cfg, h)
+	look.Observe, look.Log = true, zap.NewNop()
+	instance := haproxy.New(look)
 	desired := haproxy.Desired{Epoch: 1}
 	for _, site := range cfg.Sites {
 		for _, pattern := range site.Patterns {
@@ -91,56 +124,56 @@ func (c *checker) glob(site, pattern string, servers []haproxy.Server) {
 
 // haproxyConfig reads haproxy.cfg for what would keep tandem from its work.
 func (c *checker) haproxyConfig() {
-	if c.cfg.HAProxyCfg == "" {
+	if len(c.cfg.HAProxyCfgs) == 0 {
 		c.note("haproxy.cfg", "not read", "set TANDEM_HAPROXY_CFG to its path")
 		return
 	}
-	expect := cfgcheck.Expect{Socket: c.cfg.HAProxySocket, StateFile: c.cfg.StateFile, MapFile: c.cfg.Map}
-	if c.cfg.Hold.IsValid() {
+	for _, h := range c.cfg.HAProxys {
+		c.oneConfig(h)
+	}
+}
+
+func (c *checker) oneConfig(h config.HAProxy) {
+	expect := cfgcheck.Expect{Socket: h.Socket, StateFile: h.StateFile, MapFile: h.Map, Some: len(c.cfg.HAProxys) > 1}
+	if c.cfg.Hold.IsValid() && !h.Aside() {
 		expect.Hold = c.cfg.Hold.String()
 	}
 	for _, site := range c.cfg.Sites {
 		expect.Patterns = append(expect.Patterns, site.Patterns...)
 	}
-	found, err := cfgcheck.File(c.cfg.HAProxyCfg, expect)
+	found, err := cfgcheck.File(h.Cfg, expect)
 	if err != nil {
 		c.fault("haproxy.cfg", err.Error(), "see TANDEM_HAPROXY_CFG")
 		return
 	}
 	for _, f := range found {
+		what := f.What
+		if h.Name != "" {
+			what = h.Name + ": " + what
+		}
 		if f.Severity == cfgcheck.Error {
-			c.fault("haproxy.cfg", f.What, f.Mend)
+			c.fault("haproxy.cfg", what, f.Mend)
 		} else {
-			c.note("haproxy.cfg", f.What, f.Mend)
+			c.note("haproxy.cfg", what, f.Mend)
 		}
 	}
 	if len(found) == 0 {
-		c.ok("haproxy.cfg", "nothing to say about %s", c.cfg.HAProxyCfg)
+		c.ok("haproxy.cfg", "nothing to say about %s", h.Cfg)
 	}
 }
 
 // directories looks whether what has to be written can be.
 func (c *checker) directories() {
-	for _, d := range []struct {
-		variable, dir string
-		made          bool // the sidecar makes it
-	}{
-		{"TANDEM_STATE_DIR", c.cfg.StateDir, true},
-		{"TANDEM_SOCKET", filepath.Dir(c.cfg.Socket), true},
-		{"TANDEM_STATE_FILE", dirOf(c.cfg.StateFile), false},
-		{"TANDEM_MAP", dirOf(c.cfg.Map), false},
-	} {
-		if d.dir != "" {
-			c.writable(d.variable, d.dir, d.made)
-		}
+	if c.cfg.StateDir != "" { // the sidecar makes it
+		c.writable("TANDEM_STATE_DIR", c.cfg.StateDir, true)
 	}
-}
-
-func dirOf(path string) string {
-	if path == "" {
-		return ""
+	c.writable("TANDEM_SOCKET", filepath.Dir(c.cfg.Socket), true)
+	for _, path := range c.cfg.StateFiles {
+		c.writable("TANDEM_STATE_FILE", filepath.Dir(path), false)
 	}
-	return filepath.Dir(path)
+	for _, path := range c.cfg.Maps {
+		c.writable("TANDEM_MAP", filepath.Dir(path), false)
+	}
 }
 
 func (c *checker) writable(variable, dir string, made bool) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"tandem/haproxy"
 	"tandem/lib/gossip"
 	"tandem/lib/lease"
 	"tandem/lib/vip"
@@ -90,27 +88,10 @@ func newAddresses(cfg config.Config, log *zap.Logger, r prometheus.Registerer) (
 	})
 }
 
-// newLoadBalancer makes the HAProxy beside this node, if it is one.
-func newLoadBalancer(cfg config.Config, log *zap.Logger, r prometheus.Registerer) *haproxy.Instance {
-	return haproxy.New(haproxy.Config{
-		Socket: cfg.HAProxySocket, Timeout: cfg.HAProxyTimeout, StateFile: cfg.StateFile, MapFile: cfg.Map,
-		JournalFile: journalFile(cfg), Observe: cfg.Observe, Log: log.Named("haproxy"), Registerer: r,
-	})
-}
-
 // newHold makes what lets requests wait while a site is left and the other is
 // not enabled yet.
 func newHold(cfg config.Config, log *zap.Logger, r prometheus.Registerer) (*hold.Responder, error) {
 	return hold.New(hold.Config{Addr: cfg.Hold, Log: log.Named("hold"), Registerer: r})
-}
-
-// journalFile remembers which drains are tandem's own; empty without a state
-// directory.
-func journalFile(cfg config.Config) string {
-	if cfg.StateDir == "" {
-		return ""
-	}
-	return filepath.Join(cfg.StateDir, "drains.json")
 }
 
 func newAgent(cfg config.Config, build Build, i lease.Incarnation, deps agent.Deps, probe *prober) (*agent.Agent, error) {
@@ -118,7 +99,7 @@ func newAgent(cfg config.Config, build Build, i lease.Incarnation, deps agent.De
 		Node: cfg.Node, Incarnation: i, Cluster: cfg.Cluster, Role: string(cfg.Role), Site: cfg.Site,
 		Version: build.Version, Protocol: readsProtocol(), Settings: cfg.Shared(), Voters: cfg.Peers.Names(), Peers: peerAddresses(cfg),
 		MaxLease: max(longestLease, cfg.Lease.Fixed), Prefer: cfg.Prefer, MoveGrace: cfg.MoveGrace,
-		VIPs: map[string][]string{}, Observe: cfg.Observe, Hooks: hookKinds(cfg),
+		VIPs: map[string][]string{}, Serves: servedGroups(cfg), Observe: cfg.Observe, Hooks: hookKinds(cfg),
 		Tuning: lease.Tuning{Auto: cfg.Lease.Auto, Fixed: cfg.Lease.Fixed},
 	}
 	switch cfg.Mode {

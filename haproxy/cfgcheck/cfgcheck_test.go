@@ -103,6 +103,16 @@ func TestEachFaultIsFound(t *testing.T) {
 	}
 }
 
+// Of several HAProxys each has the servers of some patterns.
+func TestPatternsOfOtherHAProxysAreNoFault(t *testing.T) {
+	some := expect
+	some.Patterns, some.Some = append([]string{"elsewhere/a-*"}, expect.Patterns...), true
+	findings, err := Read(strings.NewReader(good), some)
+	if err != nil || len(findings) > 0 {
+		t.Fatal(err, findings)
+	}
+}
+
 func TestAnonymousDefaultsAreInherited(t *testing.T) {
 	text := strings.ReplaceAll(strings.Replace(good, "defaults base", "defaults", 1), " from base", "")
 	findings, err := Read(strings.NewReader(text), expect)

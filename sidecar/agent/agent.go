@@ -103,10 +103,13 @@ type Config struct {
 	Tuning   lease.Tuning
 	MaxLease time.Duration
 
-	Groups      []string            // groups of virtual IPs, at least one
-	VIPs        map[string][]string // the addresses of each group, as configured
-	Prefer      map[string]string   // group → node; "" or absent: the first lb peer
-	VIPFailback time.Duration       // 0: never
+	Groups []string            // groups of virtual IPs, at least one
+	VIPs   map[string][]string // the addresses of each group, as configured
+	// Serves has the groups that each of several HAProxys serves, by its name; nil:
+	// there is one, for all.
+	Serves      map[string][]string
+	Prefer      map[string]string // group → node; "" or absent: the first lb peer
+	VIPFailback time.Duration     // 0: never
 	MoveGrace   time.Duration
 
 	Sites   *site.Config // nil: no sites are configured
@@ -168,8 +171,7 @@ type Agent struct {
 	decidingSince time.Duration           // when the site lease was taken up
 	siteHeardAt   time.Duration           // when a live holder of the site lease was last known
 	pathSince     time.Duration           // since when another sees the active site and this node does not
-	lbAlive       bool
-	lbPID         int
+	lbSeen        map[string]lbSeen
 
 	orders     map[string]hookWait    // hooks that nodes run for this decider
 	hooksRun   map[string]*HookResult // hooks run here, by id; nil while one runs
@@ -216,7 +218,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		groups: map[string]*group{}, peers: map[string]*peer{},
 		orders: map[string]hookWait{}, hooksRun: map[string]*HookResult{}, hookFrom: map[string]string{},
 		pending: map[string]*pendingCommand{}, underWay: map[string]begunCommand{}, unsaved: map[string]lease.Record{},
-		seen: newSeenCommands(), history: hist, requests: make(chan func()), warned: map[string]time.Duration{}, remarks: map[string]string{},
+		seen: newSeenCommands(), history: hist, requests: make(chan func()), warned: map[string]time.Duration{}, remarks: map[string]string{}, lbSeen: map[string]lbSeen{},
 		maintenance: maintenance,
 		// A node that has just started goes on routing for as long as one that has
 		// just lost the decider.

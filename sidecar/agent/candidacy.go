@@ -48,10 +48,9 @@ func (a *Agent) eligible(now time.Duration) (ok bool, reason, detail string) {
 	case a.onlooker(now):
 		return false, reasonObserve, "this node only observes (TANDEM_OBSERVE=true) and others act"
 	}
-	if a.deps.LB != nil {
-		if o := a.deps.LB.Observed(); !o.Alive {
-			return false, string(o.Reason), o.Detail
-		}
+	if unserved := a.unserved(); len(a.cfg.Groups) > 0 && len(unserved) == len(a.cfg.Groups) {
+		o := unserved[a.cfg.Groups[0]]
+		return false, string(o.Reason), o.Detail
 	}
 	if lost := len(a.kernel(now).noCarrier); lost > 0 && lost == len(a.cfg.Groups) {
 		return false, reasonNoCarrier, "an interface of TANDEM_VIPS is missing, down or has no carrier"
@@ -159,11 +158,15 @@ func (a *Agent) stand(now time.Duration) {
 		a.stepLease(lease.Reach{OK: a.reaches()})
 	}
 	a.stepLease(lease.Floor{Min: a.minLease(now)})
-	able, why, detail := a.eligible(now)
+	able, why, whyDetail := a.eligible(now)
+	unserved := a.unserved()
 	for _, name := range a.cfg.Groups {
 		g := a.groups[name]
 		a.endYield(now, g)
-		ok, reason := able, why
+		ok, reason, detail := able, why, whyDetail
+		if o, sick := unserved[name]; ok && sick {
+			ok, reason, detail = false, string(o.Reason), o.Detail
+		}
 		if ok && a.kernel(now).noCarrier[name] {
 			ok, reason = false, reasonNoCarrier
 		}

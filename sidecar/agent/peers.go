@@ -253,7 +253,7 @@ func (a *Agent) makeReport(now time.Duration) report {
 		Warnings: a.warnings(now), Keys: a.deps.Network.Keys(), Protocol: a.newest(),
 	}
 	if a.deps.Addresses != nil {
-		k := a.kernel(now)
+		k, unserved := a.kernel(now), a.unserved()
 		r.Fence, r.MinLease, r.VIPs = string(k.status.Fence), k.status.MinLease, a.carried()
 		for _, g := range a.cfg.Groups {
 			if a.groups[g].yielding() {
@@ -265,16 +265,14 @@ func (a *Agent) makeReport(now time.Duration) report {
 				}
 				r.Hops[g] = h
 			}
-			if k.noCarrier[g] {
+			if _, sick := unserved[g]; sick || k.noCarrier[g] {
 				r.NoCarrier = append(r.NoCarrier, g)
 			}
 		}
 	}
 	if a.deps.LB != nil {
 		o := a.deps.LB.Observed()
-		r.HAProxy = &status.HAProxy{
-			Alive: o.Alive, Version: o.Version, PID: o.PID, Reason: string(o.Reason), Detail: o.Detail,
-		}
+		r.HAProxy = haproxyStatus(o)
 		r.Applied = a.appliedEpoch(o)
 		r.View = a.view(o)
 		for _, h := range o.Held {

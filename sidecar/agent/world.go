@@ -5,7 +5,6 @@ import (
 
 	"tandem/haproxy"
 	"tandem/sidecar/site"
-	"tandem/sidecar/status"
 )
 
 // world is what the decider is told of the load balancers.
@@ -104,19 +103,5 @@ func (a *Agent) lbChanged() {
 	o := a.deps.LB.Observed()
 	a.self.View = a.view(o)
 	a.tellHold(o)
-	if o.Alive == a.lbAlive && o.PID == a.lbPID {
-		return
-	}
-	reason := string(o.Reason)
-	switch {
-	case o.Alive && a.lbAlive:
-		reason = "reloaded"
-	case o.Alive:
-		reason = "answers"
-	}
-	event := map[bool]string{true: "up", false: "down"}[o.Alive]
-	if o.Alive != a.lbAlive || o.Alive {
-		a.note(status.Transition{Resource: "haproxy", Event: event, Reason: reason, Detail: o.Detail})
-	}
-	a.lbAlive, a.lbPID = o.Alive, o.PID
+	a.noteHAProxys(o)
 }

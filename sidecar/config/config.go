@@ -48,16 +48,15 @@ type Config struct {
 	// planned move; 0 is none.
 	MoveGrace time.Duration `env:"TANDEM_MOVE_GRACE"`
 
-	// HAProxySocket is the path of the Runtime API.
-	HAProxySocket string `env:"TANDEM_HAPROXY_SOCKET"`
+	// HAProxys are the HAProxy processes of this machine, at least one.
+	HAProxys HAProxys `env:"TANDEM_HAPROXY_SOCKET"`
 	// HAProxyTimeout is how long HAProxy may be silent.
 	HAProxyTimeout time.Duration `env:"TANDEM_HAPROXY_TIMEOUT"`
-	// StateFile is HAProxy's server-state file to keep current; empty: none.
-	StateFile string `env:"TANDEM_STATE_FILE"`
-	// Map is the path of the HAProxy map of active sites; empty: none.
-	Map string `env:"TANDEM_MAP"`
-	// HAProxyCfg is the path of haproxy.cfg, for check; empty: none.
-	HAProxyCfg string `env:"TANDEM_HAPROXY_CFG"`
+	// StateFiles, Maps and HAProxyCfgs are what HAProxys has, as it was given: one
+	// for each, or none.
+	StateFiles  Paths `env:"TANDEM_STATE_FILE"`
+	Maps        Paths `env:"TANDEM_MAP"`
+	HAProxyCfgs Paths `env:"TANDEM_HAPROXY_CFG"`
 	// Hold is the loopback UDP address that answers the name held requests
 	// wait for; not valid: none.
 	Hold netip.AddrPort `env:"TANDEM_HOLD"`

@@ -127,6 +127,15 @@ func TestAnErrorNamesVariableValueAndAnExample(t *testing.T) {
 		{"TANDEM_MOVE_GRACE=30", `TANDEM_MOVE_GRACE="30": not a duration; a number with ms, s, m or h is needed; for example TANDEM_MOVE_GRACE=30s`},
 		{"TANDEM_HAPROXY_TIMEOUT=1ms", "out of bounds: 50ms to 10s"},
 		{"TANDEM_HAPROXY_SOCKET=admin.sock", "not an absolute path"},
+		{"TANDEM_HAPROXY_SOCKET=/run/a.sock,b.sock", "not an absolute path"},
+		{"TANDEM_HAPROXY_SOCKET=/run/a.sock,/run/a.sock", "/run/a.sock is listed twice"},
+		{"TANDEM_HAPROXY_SOCKET=/run/a/admin.sock,/run/b/admin.sock", "two are called admin; name them: a=/run/a/admin.sock,b=/run/b/admin.sock"},
+		{"TANDEM_HAPROXY_SOCKET=a b=/run/a.sock", `"a b" is not a name`},
+		{"TANDEM_HAPROXY_SOCKET=/run/a.sock@", "behind @ stand groups of TANDEM_VIPS"},
+		{"TANDEM_HAPROXY_SOCKET=/run/a.sock@web", "TANDEM_VIPS has no group web"},
+		{"TANDEM_HAPROXY_SOCKET=/run/a.sock@none", "none of them serves the addresses of group default"},
+		{"TANDEM_HAPROXY_SOCKET=/run/a.sock,", "an item of the list is empty"},
+		{"TANDEM_STATE_FILE=/a,/b", "2 paths for the 1 sockets of TANDEM_HAPROXY_SOCKET; one each, in the same order"},
 		{"TANDEM_SOCKET=/" + strings.Repeat("x", 120), "longer than 92 bytes"},
 		{"TANDEM_STATE_DIR=/run/tandem/tandem.sock", "the same path as TANDEM_SOCKET"},
 		{"TANDEM_SITES=a", `"a" is not site=backend/server`},
@@ -350,5 +359,28 @@ func TestIndependentBackendsAreNames(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), `TANDEM_INDEPENDENT="amq*": amq* is a glob`) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestSeveralHAProxys(t *testing.T) {
+	c, err := Load(environ("TANDEM_VIPS=web=10.0.0.100@eth0;api=10.0.0.101@eth0",
+		"TANDEM_HAPROXY_SOCKET=/run/web.sock@web, api=/run/2.sock@api+web ,/run/inner.sock@none", "TANDEM_STATE_FILE=/s/1,/s/2,/s/3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := HAProxys{
+		{Name: "web", Socket: "/run/web.sock", Groups: []string{"web"}, StateFile: "/s/1"},
+		{Name: "api", Socket: "/run/2.sock", Groups: []string{"api", "web"}, StateFile: "/s/2"},
+		{Name: "inner", Socket: "/run/inner.sock", Groups: []string{}, StateFile: "/s/3"},
+	}
+	if !reflect.DeepEqual(c.HAProxys, want) {
+		t.Errorf("%+v", c.HAProxys)
+	}
+	if !c.HAProxys[2].Aside() || c.HAProxys[1].Aside() || c.HAProxys[0].Serves("api") {
+		t.Error("who serves what")
+	}
+	one, err := Load(environ("TANDEM_HAPROXY_SOCKET=/run/haproxy/admin.sock"))
+	if err != nil || len(one.HAProxys) != 1 || one.HAProxys[0].Name != "" || !one.HAProxys[0].Serves("default") {
+		t.Errorf("a single path: %+v, %v", one.HAProxys, err)
 	}
 }

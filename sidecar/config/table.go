@@ -44,11 +44,11 @@ func addressTable() []Variable {
 		{Name: "TANDEM_PREFER", Shown: "first lb peer", Example: "lb1", Shared: true, Meaning: "the node that carries the virtual IPs when all is well; per group: `web=lb1;api=lb2`"},
 		{Name: "TANDEM_VIP_FAILBACK", Default: "never", Example: "60s", Shared: true, Meaning: "`never`, or how long the preferred node must have been well before a virtual IP returns to it"},
 		{Name: "TANDEM_MOVE_GRACE", Default: "30s", Example: "30s", Shared: true, Meaning: "how long connections of the old holder may go on after a planned move"},
-		{Name: "TANDEM_HAPROXY_SOCKET", Default: "/run/haproxy/admin.sock", Example: "/run/haproxy/admin.sock", Meaning: "HAProxy's Runtime API, level admin"},
+		{Name: "TANDEM_HAPROXY_SOCKET", Default: "/run/haproxy/admin.sock", Example: "/run/haproxy/admin.sock", Meaning: "HAProxy's Runtime API, level admin; of several HAProxys on this machine, comma-separated, each `[name=]path`, and behind an `@` the groups of virtual IPs that clients reach it by, if not all: `web=/run/web.sock,mq=/run/mq.sock@none`"},
 		{Name: "TANDEM_HAPROXY_TIMEOUT", Default: "300ms", Example: "300ms", Meaning: "no answer from HAProxy for this long is a failure (`50ms` to `10s`)"},
-		{Name: "TANDEM_STATE_FILE", Example: "/var/lib/haproxy/server-state", Meaning: "HAProxy's server-state file to keep current, so that a reload does not forget what is drained"},
-		{Name: "TANDEM_MAP", Example: "/etc/haproxy/tandem.map", Meaning: "HAProxy map that holds the active site of each group"},
-		{Name: "TANDEM_HAPROXY_CFG", Example: "/etc/haproxy/haproxy.cfg", Meaning: "HAProxy's configuration, read by `check`"},
+		{Name: "TANDEM_STATE_FILE", Example: "/var/lib/haproxy/server-state", Meaning: "HAProxy's server-state file to keep current, so that a reload does not forget what is drained; one for each socket"},
+		{Name: "TANDEM_MAP", Example: "/etc/haproxy/tandem.map", Meaning: "HAProxy map that holds the active site of each group; one for each socket"},
+		{Name: "TANDEM_HAPROXY_CFG", Example: "/etc/haproxy/haproxy.cfg", Meaning: "HAProxy's configuration, read by `check`; one for each socket"},
 		{Name: "TANDEM_HOLD", Example: "127.0.0.1:5999", Meaning: "UDP address on loopback that answers the name held requests wait for"},
 	}
 }

@@ -20,6 +20,7 @@ func (l *loader) validate(c *Config) {
 	l.validateAddresses(c)
 	l.validateSites(c)
 	l.validatePaths(c)
+	l.validateHAProxys(c)
 	l.validateDurations(c)
 	l.validateAPI(c)
 }
@@ -179,19 +180,28 @@ const maxSocketPath = 92
 
 func (l *loader) validatePaths(c *Config) {
 	written := map[string]string{}
-	for _, p := range []struct {
+	type variablePath struct {
 		variable, path string
 		writes         bool
-	}{
-		{"TANDEM_HAPROXY_SOCKET", c.HAProxySocket, false},
-		{"TANDEM_STATE_FILE", c.StateFile, true},
-		{"TANDEM_MAP", c.Map, true},
-		{"TANDEM_HAPROXY_CFG", c.HAProxyCfg, true},
+	}
+	var all []variablePath
+	for _, h := range c.HAProxys {
+		all = append(all, variablePath{"TANDEM_HAPROXY_SOCKET", h.Socket, false})
+	}
+	for _, paths := range []struct {
+		variable string
+		list     Paths
+	}{{"TANDEM_STATE_FILE", c.StateFiles}, {"TANDEM_MAP", c.Maps}, {"TANDEM_HAPROXY_CFG", c.HAProxyCfgs}} {
+		for _, path := range paths.list {
+			all = append(all, variablePath{paths.variable, path, true})
+		}
+	}
+	for _, p := range append(all, []variablePath{
 		{"TANDEM_API_CERT", c.APICert, false},
 		{"TANDEM_API_KEY", c.APIKey, false},
 		{"TANDEM_SOCKET", c.Socket, true},
 		{"TANDEM_STATE_DIR", c.StateDir, true},
-	} {
+	}...) {
 		if p.path == "" {
 			continue
 		}

@@ -229,9 +229,7 @@ func (p *page) nodes(s Status) {
 		if n.Detail != "" && !said && (!n.Alive || !n.Eligible && n.Reason != "") {
 			p.text(c("    "+n.Name+": ", dim), n.Detail)
 		}
-		if h := n.HAProxy; h != nil && h.Reason != "" && h.Detail != "" && h.Detail != n.Detail {
-			p.text(c("    "+n.Name+": ", dim), h.Detail)
-		}
+		p.haproxys(n)
 		for _, warning := range n.Warnings {
 			p.text(c("    "+n.Name+": ", warn), warning)
 		}
@@ -251,21 +249,6 @@ func state(n Node) cell {
 		return c(cmp.Or(n.Reason, "not eligible"), bad)
 	default:
 		return c("alive", good)
-	}
-}
-
-func haproxy(n Node) cell {
-	switch h := n.HAProxy; {
-	case h == nil:
-		return c("-")
-	case !n.Alive:
-		return c("unknown", dim)
-	case h.Alive && h.Reason != "":
-		return c(fmt.Sprintf("%s, %s", h.Version, h.Reason), warn)
-	case h.Alive:
-		return c(fmt.Sprintf("%s pid %d", h.Version, h.PID))
-	default:
-		return c(cmp.Or(h.Reason, "down"), bad)
 	}
 }
 

@@ -92,13 +92,20 @@ type Site struct {
 // Switching says whether a switch is under way.
 func (s Site) Switching() bool { return s.Phase != "" }
 
-// HAProxy is what a node says of the process that it runs beside.
+// HAProxy is what a node says of the process that it runs beside, or of the
+// several together.
 type HAProxy struct {
+	// Name is set where there are several.
+	Name    string `json:"name,omitempty"`
 	Alive   bool   `json:"alive"`
 	Version string `json:"version"`
 	PID     int    `json:"pid"`
 	Reason  string `json:"reason,omitempty"`
 	Detail  string `json:"detail,omitempty"`
+	// Aside: clients reach it by no virtual IP, so the node is fit without it.
+	Aside bool `json:"aside,omitempty"`
+	// Each is every one of several; empty where there is one.
+	Each []HAProxy `json:"each,omitempty"`
 }
 
 // Node is one sidecar as this one sees it.

@@ -108,6 +108,7 @@ function nodeCard(s, n) {
     h('header', null, h('h3', null, n.name), tag(kind, word)),
     h('p', { class: 'fact' }, { lb: 'load balancer', witness: 'witness', site: 'site hooks' }[n.role] || 'role unknown', n.site && ` at ${n.site}`, n.voter ? '' : ' · no vote', n.name === s.node ? ' · this node' : n.age_ms < 0 ? ' · never heard' : ` · heard ${span(n.age_ms)} ago`),
     ha && h('p', { class: `fact ${n.alive && ha.alive && !ha.reason ? '' : 'bad'}` }, !n.alive ? 'HAProxy: unknown' : ha.alive ? `HAProxy ${ha.version}, pid ${ha.pid}${ha.reason ? `: ${ha.reason}` : ''}` : `HAProxy: ${ha.reason || 'down'}`),
+    ha && n.alive && list(ha.each).map((one) => h('p', { class: `fact ${one.alive && !one.reason ? '' : one.aside ? 'warn' : 'bad'}` }, `${one.name}: ${one.reason || (one.alive ? `pid ${one.pid}` : 'down')}${one.aside ? ' (no virtual IP leads to it)' : ''}`)),
     list(n.vips).length > 0 && h('p', { class: 'fact' }, 'carries ', h('b', null, n.vips.join(', '))),
     n.detail && (!n.alive || !n.eligible) && h('p', { class: 'fact bad' }, n.detail),
     list(n.warnings).map((w) => h('p', { class: 'fact warn' }, w)),
