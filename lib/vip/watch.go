@@ -56,7 +56,7 @@ func (m *Manager) lookAtLinks() {
 
 // reported deals with one message of the kernel.
 func (m *Manager) reported(n netlink.Message) {
-	switch n.Header.Type {
+	switch uint16(n.Header.Type) {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		if ip, ok := reportedAddress(n.Data); ok {
 			m.addressChanged(ip)
