@@ -172,7 +172,7 @@ func (p *program) moveCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&req.To, "to", "", "the node that shall carry it")
-	c.Flags().BoolVar(&req.Force, "force", false, "also when the node is not eligible")
+	c.Flags().BoolVar(&req.Force, "force", false, "also when the node is not eligible, or a stranger answers for the address")
 	_ = c.MarkFlagRequired("to") // fails only for a flag that does not exist
 	_ = c.RegisterFlagCompletionFunc("to", p.complete(loadBalancers))
 	return c

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/arp"
 	"golang.org/x/sys/unix"
 
 	"tandem/lib/vip"
@@ -238,19 +237,17 @@ func (c *checker) subnet(a config.Address) {
 	c.note("interface", fmt.Sprintf("%s is in no network of %s", a.Prefix.Addr(), a.Interface), "is it the right interface? Hosts of the network find the address only if they take it for a neighbour")
 }
 
-const strangerTimeout = 500 * time.Millisecond
-
 // strangers asks the network whether somebody has a virtual IP whom the
-// cluster does not know. While a node of the cluster holds it, an answer is as
-// it should be.
+// cluster does not know, by ARP or by neighbour discovery. While a node of the
+// cluster holds it, an answer is as it should be.
 func (c *checker) strangers(ctx context.Context) {
 	for _, group := range c.cfg.VIPs {
 		if c.held(group.Name) {
 			continue
 		}
 		for _, a := range group.Addresses {
-			if ctx.Err() == nil && a.Prefix.Addr().Is4() {
-				c.stranger(a)
+			if ctx.Err() == nil {
+				c.stranger(ctx, a)
 			}
 		}
 	}
@@ -268,28 +265,20 @@ func (c *checker) held(group string) bool {
 	return false
 }
 
-func (c *checker) stranger(a config.Address) {
-	ifi, err := net.InterfaceByName(a.Interface)
-	if err != nil {
+func (c *checker) stranger(ctx context.Context, a config.Address) {
+	if _, err := net.InterfaceByName(a.Interface); err != nil {
 		return // told already
 	}
-	asker, err := arp.Dial(ifi)
-	if err != nil {
-		c.note("address", fmt.Sprintf("whether somebody has %s already cannot be asked: %v", a.Prefix.Addr(), err), "")
-		return
-	}
-	defer asker.Close()
-	if err := asker.SetDeadline(time.Now().Add(strangerTimeout)); err != nil {
-		return
-	}
-	mac, err := asker.Resolve(a.Prefix.Addr())
+	at, err := vip.Probe(ctx, vip.Address{Prefix: a.Prefix, Interface: a.Interface})
 	switch {
 	case err != nil:
+		c.note("address", fmt.Sprintf("whether somebody has %s already cannot be asked: %v", a.Prefix.Addr(), err), "")
+	case at == nil:
 		c.ok("address", "nobody answers for %s", a.Prefix.Addr())
 	case c.status == nil:
-		c.note("address", fmt.Sprintf("%s answers for %s", mac, a.Prefix.Addr()), "if that is no node of the cluster, another machine has this address: choose another (TANDEM_VIPS)")
+		c.note("address", fmt.Sprintf("%s answers for %s", at, a.Prefix.Addr()), "if that is no node of the cluster, another machine has this address: remove it there, or choose another (TANDEM_VIPS)")
 	default:
-		c.fault("address", fmt.Sprintf("%s answers for %s, which no node of the cluster holds", mac, a.Prefix.Addr()), "another machine has this address: remove it there, or choose another (TANDEM_VIPS)")
+		c.fault("address", fmt.Sprintf("%s answers for %s, which no node of the cluster holds", at, a.Prefix.Addr()), "another machine has this address: remove it there, choose another (TANDEM_VIPS), or take it up all the same with `tandem move --force`")
 	}
 }
 

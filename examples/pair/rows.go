@@ -79,6 +79,15 @@ func addressRows() []row {
 			fault: func(_ context.Context, l *lab.Lab, holder string) error { return l.Kill(holder, daemon(l)) },
 		},
 		{
+			name: "daemon-restarted", title: "the daemon of the holder is killed and started again at once", watch: 4 * time.Second,
+			fault: func(_ context.Context, l *lab.Lab, holder string) error {
+				if err := l.Kill(holder, daemon(l)); err != nil {
+					return err
+				}
+				return l.Restart(holder, daemon(l))
+			},
+		},
+		{
 			name: "daemon-frozen", title: "the daemon of the holder freezes for 3 s", watch: 2 * time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error {
 				if err := l.Freeze(holder, daemon(l)); err != nil {

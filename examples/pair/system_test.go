@@ -121,6 +121,7 @@ func claims() []claim {
 		{"a holder that hears nothing is replaced", "deaf", lease, moved},
 		{"a holder that is not heard is replaced", "mute", lease, moved},
 		{"when the sidecar is killed service goes on", "daemon-killed", lease, moved},
+		{"a sidecar that is killed and restarted costs no more", "daemon-restarted", lease, moved},
 		{"a frozen sidecar is replaced", "daemon-frozen", lease, moved},
 		{"when the witness dies nothing moves", "witness", 200 * ms, stayed},
 		{"a planned move breaks nothing", "move", 200 * ms, func(t *testing.T, l *lab.Lab, m measurement) {

@@ -22,10 +22,11 @@ type machine struct {
 	noRules bool             // somebody has removed the rules
 	conns   map[netip.Addr][]connection
 	mine    []connection
+	left    map[netip.Addr]time.Duration // for how long a predecessor's gate stays open
 }
 
 func newMachine() *machine {
-	return &machine{have: map[string]int{}, refuse: map[string]error{}, conns: map[netip.Addr][]connection{}}
+	return &machine{have: map[string]int{}, refuse: map[string]error{}, conns: map[netip.Addr][]connection{}, left: map[netip.Addr]time.Duration{}}
 }
 
 func (k *machine) did(format string, a ...any) error {
@@ -122,6 +123,8 @@ func (k *machine) Mine(c []connection) error {
 }
 
 func (k *machine) Intact() (bool, error) { return !k.noRules, nil }
+
+func (k *machine) Shuts(ip netip.Addr) (time.Duration, error) { return k.left[ip], nil }
 
 func (k *machine) Remove2() error { return k.did("nft delete table") }
 

@@ -31,6 +31,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.keep(ctx) })
 	g.Go(func() error { return m.sweep(ctx) })
+	g.Go(func() error { return m.seek(ctx) })
 	if !m.cfg.Observe && m.has(false) {
 		g.Go(func() error { return m.listen(ctx, "kernel", m.watch) })
 		for _, name := range m.interfaces() {
@@ -50,6 +51,9 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.endLeftovers(); err != nil {
+		m.log.Error("virtual IPs: cannot remove what a predecessor left", zap.Error(err))
+	}
 	for _, g := range m.groups {
 		if err := m.letGo(g, ReasonStopped); err != nil {
 			m.log.Error("virtual IPs: cannot let go", zap.String("group", g.name), zap.Error(err))
@@ -90,6 +94,7 @@ func (m *Manager) step() time.Duration {
 			}
 		}
 	}
+	next = min(next, m.dropLeftovers())
 	for _, g := range m.groups {
 		if g.desired.Role == Away {
 			continue

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestAddressIsTakenUpAnnouncedAndLetGo(t *testing.T) {
@@ -87,15 +89,45 @@ func TestTenRemovalsInTenSecondsEndInAnAlert(t *testing.T) {
 	}
 }
 
-func TestPredecessorsAddressIsRemovedAtStart(t *testing.T) {
+// What a predecessor left serves on behind its gate, until the deadline of the
+// lease that it held, and not a moment longer.
+func TestPredecessorsAddressGoesWithItsLease(t *testing.T) {
+	const lease = time.Second
+	l := newLab(t, "a", "c")
+	l.server("a")
+	a := l.sidecar("a", both)
+	a.ask("hold web %s", lease)
+	pings := map[string]*proc{
+		"IPv4": l.client("c", "ping", vip4+":80", "2ms"),
+		"IPv6": l.client("c", "ping", "["+vip6+"]:80", "2ms"),
+	}
+	time.Sleep(300 * time.Millisecond)
+	at := a.signal(unix.SIGKILL)
+	b := l.sidecar("a", both) // at once
+	started := bootTime()
+	l.eventually(2*time.Second, "it is removed", func() bool { return !l.has("a", vip4) && !l.has("a", vip6) })
+	for name, c := range pings {
+		r := c.finish()
+		t.Logf("%s: last answer %s after the kill; the successor was ready after %s", name, r.LastAnswer-at, started-at)
+		if r.LastAnswer-at > lease {
+			t.Errorf("%s: answered %s after the kill, later than the lease of %s", name, r.LastAnswer-at, lease)
+		}
+		if started-at < lease/2 && r.LastAnswer < started {
+			t.Errorf("%s: the successor of a killed sidecar ended its service before its lease did", name)
+		}
+	}
+	l.eventually(time.Second, "events", func() bool { return strings.Count(b.ask("events"), "left-behind") == 2 })
+}
+
+func TestPredecessorsAddressIsRemovedAtStartWithoutTheGate(t *testing.T) {
 	l := newLab(t, "a")
-	a := l.sidecar("a", "web="+vip4+"/32@eth0,"+vip6+"/128@eth0")
+	a := l.sidecar("a", both, "NOGATE=1")
 	a.ask("hold web 5s")
 	a.kill()
 	if !l.has("a", vip4) {
 		t.Fatal("the kernel should still have it")
 	}
-	b := l.sidecar("a", "web="+vip4+"/32@eth0,"+vip6+"/128@eth0")
+	b := l.sidecar("a", both, "NOGATE=1")
 	if l.has("a", vip4) || l.has("a", vip6) {
 		t.Error("still there after Clean")
 	}

@@ -40,6 +40,8 @@ type gater interface {
 	Mine(conns []connection) error
 	// Intact says whether the rules stand as they were put up.
 	Intact() (bool, error)
+	// Shuts says for how long the gate that stands lets an address pass.
+	Shuts(ip netip.Addr) (time.Duration, error)
 	// Remove takes the rules away.
 	Remove() error
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,12 +27,14 @@ type Stranger struct {
 const (
 	probeWait  = 600 * time.Millisecond
 	probeTimes = 3
+	// The constant probesAtOnce bounds the sockets that are open for it.
+	probesAtOnce = 16
 )
 
 // Probe asks the network who has the addresses of a group, claiming nothing
 // (RFC 5227 for IPv4), and returns who answers. It is for a
 // group that nobody is known to hold: a holder answers, too. It blocks for
-// about 0.6 s an address, or until ctx ends, and needs no lock.
+// about 0.6 s, or until ctx ends, and needs no lock.
 func (m *Manager) Probe(ctx context.Context, group string) ([]Stranger, error) {
 	g := m.group(group) // the list of groups never changes
 	if g == nil {
@@ -40,18 +43,34 @@ func (m *Manager) Probe(ctx context.Context, group string) ([]Stranger, error) {
 	if m.cfg.Observe {
 		return nil, nil
 	}
+	at, errs := make([]net.HardwareAddr, len(g.addrs)), make([]error, len(g.addrs))
+	var all errgroup.Group
+	all.SetLimit(probesAtOnce)
+	for i, c := range g.addrs {
+		all.Go(func() error {
+			at[i], errs[i] = Probe(ctx, c.Address)
+			return nil
+		})
+	}
+	_ = all.Wait() // the errors are collected
 	var out []Stranger
-	var errs []error
-	for _, c := range g.addrs {
-		at, err := probe(ctx, c.Address)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("probe %s: %w", c.Address, named(err)))
-		}
-		if at != nil {
-			out = append(out, Stranger{Address: c.Address, At: at})
+	for i, c := range g.addrs {
+		if at[i] != nil {
+			out = append(out, Stranger{Address: c.Address, At: at[i]})
 		}
 	}
 	return out, errors.Join(errs...)
+}
+
+// Probe asks the network of one address who has it: by ARP, or by a neighbour
+// solicitation. It returns nil if nobody answers within 0.6 s, and never this
+// node itself.
+func Probe(ctx context.Context, a Address) (net.HardwareAddr, error) {
+	at, err := probe(ctx, a)
+	if err != nil {
+		return nil, fmt.Errorf("probe %s: %w", a, named(err))
+	}
+	return at, nil
 }
 
 func probe(ctx context.Context, a Address) (net.HardwareAddr, error) {

@@ -45,3 +45,36 @@ func TestUnreportedAbsenceIsJudgedByTheSecondLook(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+func TestLeftoversAreRemovedWhenTheirGateShuts(t *testing.T) {
+	m, k, c := fixture(t, FenceGate, "10.77.0.100/32", "fd77::100/128")
+	k.have["10.77.0.100/32@eth0"], k.have["fd77::100/128@eth0"] = 2, 2
+	k.left[web4] = 300 * ms
+	must(t, m.Clean())
+	said(t, k, "ip addr del fd77::100/128 dev eth0") // its gate is shut already
+	c.at += 299 * ms
+	if wait := m.step(); wait > ms || len(k.have) != 1 {
+		t.Errorf("waits %s, has %v", wait, k.have)
+	}
+	said(t, k)
+	c.at += ms
+	m.step()
+	said(t, k, "ip addr del 10.77.0.100/32 dev eth0", "nft {  }")
+	for range 2 {
+		if e := <-m.Events(); e.Kind != ReasonLeftBehind {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+func TestTakingUpEndsWhatAPredecessorLeft(t *testing.T) {
+	m, k, c := fixture(t, FenceGate, "10.77.0.100/32")
+	k.have["10.77.0.100/32@eth0"] = 2
+	k.left[web4] = 300 * ms
+	must(t, m.Clean())
+	must(t, m.Set("web", hold(c.at+500*ms)))
+	said(t, k, "ip addr del 10.77.0.100/32 dev eth0", "nft {  }",
+		"nft { 10.77.0.100 until 1h0m0.5s }",
+		"ip addr replace 10.77.0.100/32 dev eth0 valid_lft 2 preferred_lft 2",
+		"arping -c 1 -A -I eth0 10.77.0.100")
+}

@@ -67,7 +67,8 @@ func (m *Manager) apply(g *group, d Desired) error {
 	if d.Role == Yielding && g.desired.Role == Away {
 		return ErrNotHolding
 	}
-	err := m.prepare(g, d)
+	err := m.endLeftovers()
+	err = errors.Join(err, m.prepare(g, d))
 	fresh := g.desired.Role != d.Role
 	if fresh {
 		m.turn(g, d.Role, now)
@@ -175,30 +176,5 @@ func (m *Manager) letGo(g *group, why Reason) error {
 	if why == ReasonDeadlinePassed {
 		m.emit(Event{Kind: why, Group: g.name, Detail: strings.Join(gone, " ")})
 	}
-	return errors.Join(errs...)
-}
-
-// Clean removes what a predecessor of this process left: the addresses of every
-// group, and the rules of this node. It is called before Run and before the
-// first Set.
-func (m *Manager) Clean() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var errs []error
-	for _, g := range m.groups {
-		for _, c := range g.addrs {
-			there, err := m.sys.addresses.Remove(c.Address)
-			if err != nil && !errors.Is(err, errNoInterface) {
-				errs = append(errs, fmt.Errorf("clean %s: %w", c.Address, err))
-			}
-			if there {
-				m.log.Warn("virtual IPs: removed an address that a predecessor left",
-					zap.String("group", g.name), zap.Stringer("address", c.Address))
-				m.emit(Event{Kind: ReasonLeftBehind, Group: g.name, Address: c.String()})
-			}
-		}
-	}
-	// Until here the predecessor's own gate stood.
-	errs = append(errs, m.resetGate())
 	return errors.Join(errs...)
 }

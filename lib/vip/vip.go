@@ -121,6 +121,7 @@ type Manager struct {
 	events  chan Event
 	poke    chan struct{} // tells Run that times have changed
 	ended   chan []netip.Addr
+	seeker  chan struct{} // tells Run that strangers are sought, or no longer
 	sys     system
 
 	mu     sync.Mutex // guards all that follows, and the order of kernel actions
@@ -135,6 +136,7 @@ type Manager struct {
 	timer              *time.Timer     // wakes Run
 	retryGate          time.Duration   // after a failure, not before
 	carriers           map[string]bool // by interface, as last reported
+	leftovers          bool            // what a predecessor left is not all gone yet
 }
 
 // group is the state of one Group.
@@ -145,6 +147,7 @@ type group struct {
 	since   time.Duration // when the role was taken
 	reset   bool          // what is left of a yielded group has been reset
 	trouble string        // why the last Set could not do all of it
+	seek    seeking
 }
 
 // carried is one address and what is known of it.
@@ -161,6 +164,7 @@ type carried struct {
 	calls     uint64
 	repairs   repairs
 	missed    bool          // not there when we last looked, unasked
+	left      time.Duration // a predecessor left it, and may answer until then; 0: no
 	err       error         // of putting it up
 	mute      error         // of the latest announcement
 	alerted   time.Duration // when an event last said that others announce it
@@ -242,7 +246,7 @@ func newManager(cfg Config, sys system) (*Manager, error) {
 		cfg: cfg, log: cfg.Log, sys: sys, fence: FenceNone,
 		carriers: map[string]bool{},
 		events:   make(chan Event, 256), poke: make(chan struct{}, 1), ended: make(chan []netip.Addr, 16),
-		timer: time.NewTimer(0),
+		timer: time.NewTimer(0), seeker: make(chan struct{}, 1),
 	}
 	for _, g := range cfg.Groups {
 		gr := &group{name: g.Name}

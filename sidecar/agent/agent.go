@@ -51,6 +51,7 @@ type Addresses interface {
 	Carrier(group string) bool
 	NextHops(group string) (four, six netip.Addr)
 	Left(group string) (int, error)
+	Seek(group string, on bool) (found []vip.Stranger, asked bool)
 }
 
 // LoadBalancer is the HAProxy beside this node.

@@ -180,7 +180,8 @@ func (a *Agent) stand(now time.Duration) {
 			a.endStrays(now, g)
 			a.failBack(now, g)
 		}
-		willing := a.cfg.Role == RoleLB && !a.stopping && !a.maintenance && (ok || a.lastResort(g, now))
+		free := a.unclaimed(now, g)
+		willing := a.cfg.Role == RoleLB && !a.stopping && !a.maintenance && free && (ok || a.lastResort(g, now))
 		a.stepLease(lease.Stand{Resource: g.resource, Willing: willing, Rank: a.rank(g, now)})
 	}
 	if a.cfg.Sites != nil {

@@ -35,6 +35,9 @@ type kernel struct {
 	log      *journal
 	carrier  bool
 	events   chan vip.Event
+
+	strangers []vip.Stranger
+	sought    map[string]time.Duration // since when, by group
 }
 
 func (k *kernel) Set(group string, d vip.Desired) error {
@@ -55,6 +58,22 @@ func (k *kernel) Status() vip.Status {
 func (k *kernel) Events() <-chan vip.Event { return k.events }
 func (k *kernel) Carrier(string) bool      { k.mu.Lock(); defer k.mu.Unlock(); return k.carrier }
 func (k *kernel) Left(string) (int, error) { return 0, nil }
+func (k *kernel) Seek(group string, on bool) ([]vip.Stranger, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !on {
+		delete(k.sought, group)
+		return nil, false
+	}
+	if _, yes := k.sought[group]; !yes {
+		k.sought[group] = time.Since(k.start)
+	}
+	if time.Since(k.start)-k.sought[group] < 600*time.Millisecond {
+		return nil, false
+	}
+	return slices.Clone(k.strangers), true
+}
+
 func (k *kernel) NextHops(string) (four, six netip.Addr) {
 	return netip.MustParseAddrPort(addresses[k.node]).Addr(), six
 }
@@ -294,7 +313,7 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	if strings.HasPrefix(name, "witness") {
 		cfg.Role = agent.RoleWitness
 	} else {
-		n.kernel = &kernel{start: c.start, node: name, role: map[string]vip.Role{}, log: c.log, carrier: true, events: make(chan vip.Event)}
+		n.kernel = &kernel{start: c.start, node: name, role: map[string]vip.Role{}, sought: map[string]time.Duration{}, log: c.log, carrier: true, events: make(chan vip.Event)}
 		n.proxy = newProxy(name, c.log)
 		deps.Addresses, deps.LB = n.kernel, n.proxy
 	}

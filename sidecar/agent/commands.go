@@ -162,7 +162,14 @@ func (a *Agent) target(c status.Command) (node string, refusal *status.Result) {
 		if !slices.Contains(a.cfg.Groups, name) {
 			return "", &status.Result{Reason: refusedNoGroup, Message: fmt.Sprintf("no group %q; the groups are %v", c.Group, a.cfg.Groups)}
 		}
-		return a.holder(vipPrefix + name), nil
+		holder := a.holder(vipPrefix + name)
+		if text := a.inUse(a.groups[name]); text != "" && holder == "" && !c.Force {
+			return "", &status.Result{Reason: reasonInUse, Message: text}
+		}
+		if holder == "" && c.Force && a.votersHeard(a.deps.Now()) >= a.needed() && slices.Contains(a.cfg.Voters, c.To) {
+			return c.To, nil
+		}
+		return holder, nil
 	case "maintenance":
 		node = c.Node
 		if node == "" {
@@ -311,7 +318,10 @@ func (a *Agent) move(c status.Command) *status.Result {
 	switch {
 	case g == nil:
 		return &status.Result{Reason: refusedNoGroup, Message: fmt.Sprintf("no group %q on %s; its groups are %v", name, a.cfg.Node, a.cfg.Groups)}
-	case c.To == a.cfg.Node:
+	case c.To == a.cfg.Node && c.Force && !g.holding && a.holder(g.resource) == "":
+		a.takeUpByForce(g, c)
+		return nil
+	case c.To == a.cfg.Node && g.holding:
 		return &status.Result{OK: true, Epoch: g.epoch, Message: fmt.Sprintf("%s is already on %s", name, c.To)}
 	case !slices.Contains(a.cfg.Voters, c.To):
 		return &status.Result{Reason: refusedNoNode, Message: fmt.Sprintf("no node %q among the voters %v", c.To, a.cfg.Voters)}
@@ -336,6 +346,9 @@ func (a *Agent) moved(g *group, holder string) {
 		return // what was under way when this node released it
 	}
 	r := status.Result{OK: holder == g.moveTo, Epoch: g.epoch, Message: fmt.Sprintf("%s moved from %s to %s", g.name, a.cfg.Node, holder)}
+	if holder == a.cfg.Node {
+		r.Message = fmt.Sprintf("%s is held by %s", g.name, holder)
+	}
 	if !r.OK {
 		r.Reason = refusedNotFit
 		r.Message = fmt.Sprintf("%s did not take %s up; %s holds it", g.moveTo, g.name, holder)

@@ -34,6 +34,10 @@ type group struct {
 
 	preferredOKSince time.Duration // since when the preferred node could take the address back
 	unfit            string        // the reason last logged for keeping it as last resort
+
+	free    bool   // no stranger had it when this node first looked, or a node of the cluster has held it since
+	claimed string // the strangers that answer for it, as last noted
+	force   bool   // an operator wants it all the same
 }
 
 func (g *group) yielding() bool { return g.yieldUntil > 0 }

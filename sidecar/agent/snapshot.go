@@ -261,6 +261,9 @@ func (a *Agent) warnings(now time.Duration) []string {
 	var out []string
 	out = append(out, a.kernelWarnings(now)...)
 	for _, name := range a.cfg.Groups {
+		if text := a.inUse(a.groups[name]); text != "" {
+			out = append(out, reasonInUse+": "+text)
+		}
 		if g := a.groups[name]; g.unfit != "" && g.holding {
 			out = append(out, "last-resort: "+name+" stays here although "+g.unfit+", since nobody else can take it")
 		}

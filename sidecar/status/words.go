@@ -119,6 +119,7 @@ var words = map[string]string{
 	"gate-back":            "the gate in nftables is in force again.",
 	"carrier-lost":         "the interface has no carrier.",
 	"carrier-back":         "the interface has carrier again.",
+	"address-in-use":       "a machine that is no node of the cluster answers for the address.",
 	"move-ended":           "the grace of a planned move is over.",
 
 	// Nodes.
