@@ -22,6 +22,8 @@ const (
 	unanswered = 50 * time.Millisecond // pause after a bid that too few answered
 	backOff    = 25 * time.Millisecond // pause after being outbid, doubled each time
 	maxBackOff = 4                     // up to 16 times
+
+	maxPatience = 3 // a bid that nobody answered is followed by one of twice the length, up to 8 times
 )
 
 // sent is a request on its way.
@@ -39,7 +41,8 @@ func (m *Machine) bid(r *resource) {
 	r.phase = preparing
 	r.rebid = false
 	r.best, r.found = Record{}, false
-	r.bidEnds = m.now + max(m.asked(r)/2, minBid)
+	// If answers came too late for the bids before, this one waits for longer.
+	r.bidEnds = m.now + max(m.asked(r)/2, minBid)<<min(r.unanswered, maxPatience)
 	if r.holding {
 		// The voters' memory of the former ballot stays what it is: they
 		// remember an owner.

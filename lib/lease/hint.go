@@ -51,7 +51,7 @@ func (m *Machine) hearHolder(r *resource, it *Item) {
 	h.ballot = it.Ballot
 	h.until = m.now + min(it.Remaining, m.cfg.MaxLease)
 	h.predecessor, h.planned, h.successor = it.Ballot.Node, false, ""
-	r.failures = 0
+	r.failures, r.unanswered = 0, 0
 }
 
 // conflict: another node says that it holds what this one holds. In a pair

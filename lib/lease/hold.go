@@ -74,7 +74,8 @@ func (m *Machine) renewalDone(r *resource) {
 func (m *Machine) becomeHolder(r *resource, deadline time.Duration) {
 	r.holding, r.phase = true, proposing
 	r.deadline = deadline
-	r.failures = 0
+	r.failures, r.unanswered = 0, 0
+	m.tuner.Answered(m.now, m.now-r.base)
 	r.renewDue = m.now
 	r.pending, r.proposed = nil, false
 	h := &r.hint

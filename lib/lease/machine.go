@@ -68,7 +68,10 @@ type resource struct {
 	notBefore time.Duration
 	jitter    time.Duration
 	failures  uint
-	counter   uint64 // highest ballot counter seen
+	// unanswered counts the bids that came to nothing for want of answers, since
+	// a holder was last known.
+	unanswered uint
+	counter    uint64 // highest ballot counter seen
 
 	// The ballot under way, or held.
 	phase    phase
@@ -230,6 +233,7 @@ func (m *Machine) timers(r *resource) {
 	}
 	if !r.holding && r.phase != idle && m.now >= r.bidEnds {
 		m.failBid(r, unanswered)
+		r.unanswered++
 	}
 	if r.holding && r.phase == proposing && m.now >= r.renewAt {
 		m.renewAll(r)

@@ -172,7 +172,8 @@ func (l *lonely) peerSpeaks() {
 func (l *lonely) bidsAlone() bool {
 	l.m.Step(l.now, Stand{Resource: "vip", Willing: true})
 	for end := l.now + 900*time.Millisecond; l.now < end; l.now += 10 * time.Millisecond {
-		if out := l.m.Step(l.now, Tick{}); len(out.TakeUp) > 0 {
+		l.m.Step(l.now, Tick{})
+		if l.m.Status(l.now)[0].Self {
 			return true
 		}
 	}
