@@ -7,7 +7,7 @@ import (
 )
 
 // The environment variables by which the program, started again, learns that
-// it is to be a client, a server or a busy loop.
+// it is to be a client, a server, a busy loop or a flood.
 const (
 	childEnv = "TDLAB_CHILD"
 	childArg = "TDLAB_ARGS"
@@ -31,6 +31,8 @@ func Child() {
 		err = childMain(drive)
 	case "burn":
 		burn()
+	case "flood":
+		err = childMain(flood)
 	case "notice":
 		err = childMain(watchProcess)
 	case "check":

@@ -175,6 +175,9 @@ type measurement struct {
 	Extra  string        // what else there is to say
 	Late   time.Duration // how much later than HAProxy's own detection; site rows
 	Err    string
+
+	Resident int64 // bytes of the daemon; flood row
+	Dropped  int   // datagrams and streams, by its guard; flood row
 }
 
 func (m measurement) String() string {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -16,7 +19,7 @@ import (
 type row struct {
 	name  string
 	title string
-	// only: tandem or keepalived; empty is both.
+	// only: sites, witness or gossip, which only tandem has; empty is for all.
 	only string
 	// fault breaks something on the lab, whose address is held by holder.
 	fault func(ctx context.Context, l *lab.Lab, holder string) error
@@ -117,7 +120,7 @@ func addressRows() []row {
 			name: "reload", title: "HAProxy of the holder is reloaded", watch: 2 * time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.ReloadHAProxy(ctx, holder) },
 		},
-		lossRow(30 * time.Second), busyRow(20 * time.Second), restRow(20 * time.Second),
+		lossRow(30 * time.Second), busyRow(20 * time.Second), restRow(20 * time.Second), floodRow(20 * time.Second),
 	}
 }
 
@@ -157,6 +160,57 @@ func busyRow(d time.Duration) row {
 			return pause(ctx, d)
 		},
 	}
+}
+
+// floodRow lets a stranger flood the sidecar of the holder.
+func floodRow(d time.Duration) row {
+	return row{
+		name: "flood", title: fmt.Sprintf("a stranger floods the daemon of the holder for %v", d), watch: time.Second, only: "gossip",
+		fault: func(ctx context.Context, l *lab.Lab, holder string) error {
+			stop, err := l.Flood(holder)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			return pause(ctx, d)
+		},
+		extra: func(ctx context.Context, l *lab.Lab, m *measurement) error {
+			u, err := l.Usage(m.Holder, daemon(l))
+			if err != nil {
+				return err
+			}
+			m.Resident = u.Resident
+			if m.Dropped, err = guardDropped(ctx, l, m.Holder); err != nil {
+				return err
+			}
+			m.Extra = fmt.Sprintf("%d dropped at the door, %.0f MB", m.Dropped, float64(u.Resident)/1e6)
+			return nil
+		},
+	}
+}
+
+// guardDropped is what a sidecar's guard says, in its metrics, that it has
+// dropped.
+func guardDropped(ctx context.Context, l *lab.Lab, node string) (int, error) {
+	client := socketClient(l, node)
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("read metrics of %s: %w", node, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	sum := 0
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if n, err := strconv.ParseFloat(value, 64); err == nil && strings.HasPrefix(name, "tandem_gossip_guard_dropped_total{") {
+			sum += int(n)
+		}
+	}
+	return sum, nil
 }
 
 // untilEnded waits for a daemon that was told to stop. Tandem stays for as long
@@ -204,11 +258,11 @@ func footprint(ctx context.Context, l *lab.Lab, m *measurement, span time.Durati
 func siteRows() []row {
 	return []row{
 		{
-			name: "site-killed", title: "all servers of the active site die", watch: 3 * time.Second, only: "tandem",
+			name: "site-killed", title: "all servers of the active site die", watch: 3 * time.Second, only: "sites",
 			fault: func(_ context.Context, l *lab.Lab, _ string) error { return l.KillSite(activeSite(l)) },
 			extra: lateness,
 		}, {
-			name: "takeover", title: "planned switch of the site", watch: 2 * time.Second, only: "tandem",
+			name: "takeover", title: "planned switch of the site", watch: 2 * time.Second, only: "sites",
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error {
 				_, err := l.Tandem(ctx, holder, "takeover", otherSite(activeSite(l)))
 				return err

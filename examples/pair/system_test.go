@@ -84,7 +84,7 @@ func TestPair(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			i := slices.IndexFunc(testRows(), func(r row) bool { return r.name == c.row })
 			var unsplit func()
-			if testRows()[i].only == "tandem" { // a row about sites
+			if testRows()[i].only == "sites" { // a row about sites
 				unsplit = neverSplit(t, l)
 			}
 			m, err := measure(t.Context(), l, testRows()[i])
@@ -108,7 +108,7 @@ func TestPair(t *testing.T) {
 
 // testRows are the rows of the bench, the long ones shortened.
 func testRows() []row {
-	return append([]row{lossRow(10 * time.Second), busyRow(8 * time.Second), restRow(4 * time.Second)}, rows()...)
+	return append([]row{lossRow(10 * time.Second), busyRow(8 * time.Second), restRow(4 * time.Second), floodRow(4 * time.Second)}, rows()...)
 }
 
 func claims() []claim {
@@ -142,6 +142,7 @@ func claims() []claim {
 		}},
 		{"30 % loss moves nothing", "loss", 200 * ms, stayed},
 		{"busy loops move nothing", "busy", 500 * ms, stayed},
+		{"a flood of garbage moves nothing", "flood", 500 * ms, flooded},
 		{"when the active site dies both load balancers use the other", "site-killed", 2 * time.Second, siteFailedOver},
 		{"a planned takeover loses no request", "takeover", 200 * ms, func(t *testing.T, l *lab.Lab, m measurement) {
 			t.Helper()
@@ -198,6 +199,17 @@ func alike(t *testing.T, l *lab.Lab, site string) {
 	t.Helper()
 	for _, broken := range routed(t.Context(), l, site) {
 		t.Error(broken)
+	}
+}
+
+func flooded(t *testing.T, l *lab.Lab, m measurement) {
+	t.Helper()
+	stayed(t, l, m)
+	if m.Resident > 64e6 {
+		t.Errorf("%d MB resident, want at most 64", m.Resident/1e6)
+	}
+	if m.Dropped < 1000 {
+		t.Errorf("the metric counts %d that were dropped, want thousands", m.Dropped)
 	}
 }
 

@@ -51,7 +51,7 @@ func (t *table) markdown(ctx context.Context, o benchOptions) string {
 
 // stays tells whether the address must not move in this row.
 func stays(r row) bool {
-	return slices.Contains([]string{"witness", "reload", "loss", "busy", "rest", "site-killed", "takeover"}, r.name)
+	return slices.Contains([]string{"witness", "reload", "loss", "busy", "rest", "flood", "site-killed", "takeover"}, r.name)
 }
 
 func cell(ms []measurement, stays bool) string {

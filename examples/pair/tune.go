@@ -162,12 +162,7 @@ func watchLength(ctx context.Context, l *lab.Lab, holder string) []time.Duration
 	if holder == "" {
 		return nil
 	}
-	socket := lab.ControlSocket(l.Node(holder))
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
+	client := socketClient(l, holder)
 	defer client.CloseIdleConnections()
 	var lengths []time.Duration
 	for {
@@ -178,6 +173,16 @@ func watchLength(ctx context.Context, l *lab.Lab, holder string) []time.Duration
 			return lengths
 		}
 	}
+}
+
+// socketClient talks to a node's sidecar through its control socket.
+func socketClient(l *lab.Lab, node string) *http.Client {
+	socket := lab.ControlSocket(l.Node(node))
+	return &http.Client{Timeout: time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
 }
 
 func askLength(ctx context.Context, client *http.Client) time.Duration {

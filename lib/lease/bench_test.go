@@ -92,3 +92,31 @@ func BenchmarkAtRest(b *testing.B) {
 		})
 	}
 }
+
+// TestRenewalAllocatesNothing: what a holder and a voter do several times a
+// second for as long as they live leaves no garbage behind.
+func TestRenewalAllocatesNothing(t *testing.T) {
+	w := atRest(3)
+	holder, voter := w.nodes[0].m, w.nodes[1].m
+	now, voterNow := holder.now, voter.now
+	buf := make([]byte, 0, 2048)
+	allocs := testing.AllocsPerRun(200, func() {
+		now += 60 * time.Millisecond
+		voterNow += 60 * time.Millisecond
+		var ask Message
+		for _, e := range holder.Step(now, Tick{}).Send {
+			buf = Encode(buf[:0], e.Message)
+			if e.To == "b" {
+				ask = e.Message
+			}
+		}
+		back := voter.Step(voterNow, Receive{ask})
+		if out := holder.Step(now+time.Millisecond, Receive{back.Send[0].Message}); len(out.Renewed) == 0 {
+			t.Fatal("not renewed")
+		}
+	})
+	// The three inputs are the caller's: an interface and, of a message, a copy.
+	if allocs > 2 {
+		t.Errorf("%v allocations in a renewal, want none but the two messages that are passed in", allocs)
+	}
+}

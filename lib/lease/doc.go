@@ -83,7 +83,9 @@
 // clusters of 2, 3, 5 and 7 voters against an adversary who loses, repeats,
 // delays and replays messages, freezes, crashes and restarts nodes, cuts links
 // one way and both, and runs clocks at ±1 %; it judges by true time. Twelve
-// broken copies of the rules are found by it (TestMutantsFail).
+// broken copies of the rules are found by it (TestMutantsFail). Known bad
+// histories are played one by one, with the mutants of the rules that they are
+// about (history_test.go, life_test.go); so are pairs and changes of voters.
 //
 // The Promela models are checked exhaustively by spin (TestModel;
 // TANDEM_TEST_MODEL=full). The first, model/lease.pml, covers exclusion: 3 voters, 2
