@@ -8,6 +8,9 @@
 # make tune    the lease that tunes itself beside fixed ones (about 90 minutes)
 # make soak    random failures for as long as SOAK says (default 10m)
 # make soak-lease, make model   the same for the lease protocol alone
+# make test-docker    the image and the compose example on a real Docker engine
+# make vuln    known vulnerabilities in the code that is called
+# make licences, make sbom    what the binary is made of (bin/tandem.cdx.json)
 # make build   bin/tandem and bin/pair, bin/hybrid-chat
 #
 # What is missing is installed when run as root on Debian or Ubuntu; otherwise
@@ -27,6 +30,7 @@ LINT         := $(shell $(GO) env GOPATH)/bin/golangci-lint
 LAB_TOOLS   := haproxy:haproxy ip:iproute2 nft:nftables
 BENCH_TOOLS := $(LAB_TOOLS) keepalived:keepalived
 MQ_TOOLS    := $(LAB_TOOLS) java:default-jre-headless activemq:activemq
+DOCKER_TOOLS := docker-compose:docker-compose debootstrap:debootstrap
 TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin
 
 # Packages whose tests use the kernel, a real HAProxy or real time: one after
@@ -37,7 +41,7 @@ REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 TESTFLAGS ?= -race -shuffle=on -timeout 8m
 
 .NOTPARALLEL:
-.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench tune soak soak-lease model scenarios test-activemq clean
+.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench tune soak soak-lease model scenarios test-activemq test-docker vuln licences sbom clean
 
 all: build
 
@@ -68,6 +72,22 @@ scenarios: tools-lab build
 
 test-activemq: tools-mq
 	HYBRIDCHAT_TEST_ACTIVEMQ=1 $(GO) test -run TestActiveMQ -v -timeout 8m ./examples/hybrid-chat
+
+# The images stand on those that `bases` makes where they cannot be pulled.
+test-docker:
+	@if ! docker info >/dev/null 2>&1; then echo '*** IMAGES AND COMPOSE ARE LEFT OUT: no Docker engine here ***'; exit 0; fi; set -e; \
+	.ci/tools $(DOCKER_TOOLS); context=$$(mktemp -d); trap 'rm -rf '$$context EXIT; \
+	examples/compose/bases; examples/compose/context $$context; examples/compose/build $$context; \
+	TANDEM_TEST_DOCKER=1 $(GO) test -count=1 -v -timeout 20m ./examples/compose
+
+vuln:
+	@.ci/vuln || [ $$? = 75 ]
+
+licences:
+	@.ci/licences
+
+sbom: build
+	.ci/licences | $(GO) run ./sidecar/sbom $(BIN)/tandem > $(BIN)/tandem.cdx.json
 
 SOAK ?= 10m
 soak: tools-lab build

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tandem/lib/vip"
 	"tandem/sidecar/config"
 	"tandem/sidecar/status"
 )
@@ -66,6 +67,9 @@ configuration itself is wrong.`,
 				return err
 			}
 			c := &checker{cfg: cfg}
+			if err := vip.RaiseCapabilities(); err != nil {
+				c.note("capabilities", err.Error(), "")
+			}
 			c.run(cmd.Context(), p.client())
 			return printFindings(p.stdout, c.findings)
 		},

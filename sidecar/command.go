@@ -14,8 +14,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 	"golang.org/x/term"
 
+	"tandem/lib/vip"
 	"tandem/sidecar/agent"
 	"tandem/sidecar/config"
 	"tandem/sidecar/status"
@@ -61,7 +63,7 @@ control socket (TANDEM_SOCKET).`,
 	root.AddCommand(
 		p.runCommand(), p.statusCommand(), p.whyCommand(), p.historyCommand(), p.keysCommand(),
 		p.takeoverCommand(), p.renounceCommand(), p.moveCommand(), p.pauseCommand(), p.resumeCommand(), p.maintenanceCommand(), p.ackCommand(),
-		p.checkCommand(), p.importCommand(), p.configCommand(), p.versionCommand(),
+		p.checkCommand(), p.healthCommand(), p.importCommand(), p.configCommand(), p.versionCommand(),
 	)
 	for _, c := range root.Commands() {
 		inner := c.RunE
@@ -88,6 +90,9 @@ environment variable GOMAXPROCS allows more.`,
 			}
 			log := newLogger(cfg.LogLevel, cfg.LogFormat, p.stderr).With(zapNode(cfg))
 			defer func() { _ = log.Sync() }() // a terminal cannot be synced, and says so
+			if err := vip.RaiseCapabilities(); err != nil {
+				log.Warn("capabilities", zap.Error(err))
+			}
 			logStart(log, cfg, build())
 			if p.getenv("GOMAXPROCS") == "" {
 				runtime.GOMAXPROCS(1)
@@ -108,8 +113,12 @@ type Build struct {
 	Go      string
 }
 
-// version is set by the linker: -ldflags "-X main.version=1.2.3".
-var version = "dev"
+// Both are set by the linker: -ldflags "-X main.version=1.2.3 -X main.commit=…".
+// Without a commit, it is the one that Go found when it built.
+var (
+	version = "dev"
+	commit  = ""
+)
 
 // protocol is set by the linker in tests of a rolling upgrade only: the binary
 // then passes for one of a later version of the messages, which means the same
@@ -129,9 +138,9 @@ func readsProtocol() int {
 }
 
 func build() Build {
-	b := Build{Version: version, Go: runtime.Version()}
+	b := Build{Version: version, Commit: commit[:min(12, len(commit))], Go: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
-	if !ok {
+	if !ok || commit != "" {
 		return b
 	}
 	for _, s := range info.Settings {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -11,6 +12,7 @@ import (
 	"tandem/lib/vip"
 	"tandem/sidecar/agent"
 	"tandem/sidecar/config"
+	"tandem/sidecar/hook"
 )
 
 // runSidecar is the whole sidecar. Data goes one way round:
@@ -89,6 +91,9 @@ func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Bui
 		if deps.Store, err = agent.OpenDirectory(cfg.StateDir); err != nil {
 			return nil, err
 		}
+	}
+	if os.Getpid() == 1 {
+		p.running = append(p.running, hook.Reaper{Log: log.Named("hook")})
 	}
 	if len(hookKinds(cfg)) > 0 {
 		h := newHooks(cfg, log, registry)

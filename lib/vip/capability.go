@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,6 +68,32 @@ func MissingCapabilities() ([]Capability, error) {
 		}
 	}
 	return nil, errors.New("read capabilities: no CapEff line in /proc/self/status")
+}
+
+// RaiseCapabilities makes effective what of NET_ADMIN and NET_RAW this process is
+// only permitted: file capabilities without the effective bit, as the container
+// image has them, let a node without any rights run the same binary.
+func RaiseCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	var want uint32
+	for _, n := range needed {
+		want |= 1 << n.bit
+	}
+	want &= sets[0].Permitted &^ sets[0].Effective
+	if want == 0 {
+		return nil
+	}
+	sets[0].Effective |= want
+	// A capability belongs to a thread: all of them need it.
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0)
+	if errno != 0 {
+		return fmt.Errorf("raise capabilities: %w", errno)
+	}
+	return nil
 }
 
 func missing(hex string) ([]Capability, error) {

@@ -26,7 +26,7 @@ func (r *Runner) exec(ctx context.Context, j Job, text string, attempt int) Comm
 		return c
 	}
 	cmd.Stdout, cmd.Stderr = write, write
-	err = cmd.Start()
+	err = startOwn(cmd)
 	_ = write.Close() // our copy
 	if err != nil {
 		_ = read.Close()
@@ -48,7 +48,7 @@ func (r *Runner) exec(ctx context.Context, j Job, text string, attempt int) Comm
 // reason is empty if the command ended by itself.
 func (r *Runner) wait(ctx context.Context, cmd *exec.Cmd) (Reason, error) {
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // ends with the process, which is awaited below in every case
+	go func() { ended <- waitOwn(cmd) }() // ends with the process, which is awaited below in every case
 	timer := time.NewTimer(r.cfg.Timeout)
 	defer timer.Stop()
 	var why Reason

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/exec"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -15,32 +17,63 @@ import (
 // nobody waits for.
 const reapEvery = time.Second
 
-// reap collects orphans: what a hook left behind becomes a child of process 1,
-// which in a container is the sidecar, and stays a zombie until it is waited
-// for. Only children that are found ended twice in a row are collected: those
-// that somebody in this process waits for are gone by then.
-func reap(ctx context.Context, log *zap.Logger) {
+// own are the commands that a Runner waits for itself.
+var own = struct {
+	sync.Mutex
+	pids map[int]bool
+}{pids: map[int]bool{}}
+
+// startOwn starts a command that this process will wait for. No reaper looks
+// between its start and the note of its number.
+func startOwn(cmd *exec.Cmd) error {
+	own.Lock()
+	defer own.Unlock()
+	err := cmd.Start()
+	if err == nil {
+		own.pids[cmd.Process.Pid] = true
+	}
+	return err
+}
+
+// waitOwn waits for it to end.
+func waitOwn(cmd *exec.Cmd) error {
+	err := cmd.Wait()
+	own.Lock()
+	defer own.Unlock()
+	delete(own.pids, cmd.Process.Pid)
+	return err
+}
+
+// A Reaper collects orphans: what a hook left behind, or what somebody started
+// in the container, becomes a child of process 1, which in a container is the
+// sidecar, and stays a zombie until it is waited for.
+type Reaper struct{ Log *zap.Logger }
+
+// Run collects until ctx ends. Process 1 needs exactly one of it.
+func (r Reaper) Run(ctx context.Context) error {
 	ticker := time.NewTicker(reapEvery)
 	defer ticker.Stop()
-	seen := map[int]bool{}
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-ticker.C:
+			r.collect()
 		}
-		now := map[int]bool{}
-		for _, pid := range zombies(os.Getpid()) {
-			if !seen[pid] {
-				now[pid] = true
-				continue
-			}
-			var status syscall.WaitStatus
-			if got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil); err == nil && got == pid {
-				log.Debug("orphan collected", zap.Int("pid", pid), zap.Int("status", int(status)))
-			}
+	}
+}
+
+func (r Reaper) collect() {
+	own.Lock()
+	defer own.Unlock()
+	for _, pid := range zombies(os.Getpid()) {
+		if own.pids[pid] {
+			continue
 		}
-		seen = now
+		var status syscall.WaitStatus
+		if got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil); err == nil && got == pid {
+			r.Log.Debug("orphan collected", zap.Int("pid", pid), zap.Int("status", int(status)))
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,7 +43,6 @@ type Config struct {
 	Backoff  time.Duration // before the second attempt; 1 s, then growing
 	MaxWait  time.Duration // between attempts; 30 s
 	Queue    int           // jobs waiting in one lane; 32
-	Reap     bool          // collect orphans although not process 1 (a child subreaper)
 
 	Log        *zap.Logger
 	Registerer prometheus.Registerer
@@ -181,9 +179,6 @@ func (r *Runner) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer r.readers.stop()
 	defer wg.Wait() // lanes end first: they start readers
-	if r.cfg.Reap || os.Getpid() == 1 {
-		wg.Go(func() { reap(ctx, r.log) })
-	}
 	for {
 		r.lock.Lock()
 		lanes := r.idle

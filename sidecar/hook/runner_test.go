@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -392,7 +393,11 @@ func TestOrphansDoNotBecomeZombies(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) })
 	dir := t.TempDir()
-	r := start(t, Config{Reap: true})
+	r := start(t, Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Reaper{Log: zap.NewNop()}.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
 	r.Submit(job("x", 1, "for i in 1 2 3; do (setsid sleep 0.2 & echo $! >"+dir+"/$i) & done; wait"))
 	if res := r.get(t); !res.OK {
 		t.Fatalf("%+v", res)
@@ -406,6 +411,27 @@ func TestOrphansDoNotBecomeZombies(t *testing.T) {
 	}
 	if z := zombies(os.Getpid()); len(z) > 0 {
 		t.Fatalf("zombies %v", z)
+	}
+}
+
+// The reaper never takes the end of a command away from the one who waits for
+// it, however often it looks.
+func TestReaperLeavesCommandsAlone(t *testing.T) {
+	r := start(t, Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			Reaper{Log: zap.NewNop()}.collect()
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	for i := range 20 {
+		r.Submit(job(strconv.Itoa(i), 1, "exit 7"))
+		if res := r.get(t); res.Commands[0].ExitCode != 7 {
+			t.Fatalf("%+v", res)
+		}
 	}
 }
 
