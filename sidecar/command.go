@@ -61,7 +61,7 @@ control socket (TANDEM_SOCKET).`,
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddGroup(&cobra.Group{ID: "see", Title: "See what is:"}, &cobra.Group{ID: "act", Title: "Change it:"}, &cobra.Group{ID: "set", Title: "Set it up:"})
 	root.AddCommand(
-		p.runCommand(), p.statusCommand(), p.whyCommand(), p.historyCommand(), p.keysCommand(),
+		p.runCommand(), p.statusCommand(), p.whyCommand(), p.historyCommand(), p.planCommand(), p.keysCommand(),
 		p.takeoverCommand(), p.renounceCommand(), p.moveCommand(), p.pauseCommand(), p.resumeCommand(), p.maintenanceCommand(), p.ackCommand(),
 		p.checkCommand(), p.healthCommand(), p.importCommand(), p.configCommand(), p.versionCommand(),
 	)

@@ -200,7 +200,8 @@ func newServer(cfg config.Config, node *agent.Agent, log *zap.Logger, r *prometh
 	return api.New(api.Config{
 		Addr: addr, Socket: cfg.Socket, Token: cfg.APIToken.Reveal(), ReadToken: cfg.APIReadToken.Reveal(),
 		CertFile: cfg.APICert, KeyFile: cfg.APIKey, Gatherer: r, Registerer: r,
-		History: func() []status.Transition { return node.History(1000) }, Live: node.Live, Log: log.Named("api"),
+		History: func() []status.Transition { return node.History(1000) }, Live: node.Live,
+		IsQuestion: func(err error) bool { return errors.Is(err, agent.ErrQuestion) }, Log: log.Named("api"),
 	}, node)
 }
 

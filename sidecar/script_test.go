@@ -57,7 +57,7 @@ func setup(env *testscript.Env) error {
 	socket := filepath.Join(env.WorkDir, "tandem.sock")
 	agent := apitest.New(apitest.Pair(time.Now()))
 	slow := &slowAgent{Agent: agent}
-	server := api.New(api.Config{Socket: socket, History: agent.History}, slow)
+	server := api.New(api.Config{Socket: socket, History: agent.History, IsQuestion: func(err error) bool { return errors.Is(err, apitest.ErrQuestion) }}, slow)
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := server.Listen(ctx); err != nil {
 		cancel()

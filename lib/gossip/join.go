@@ -299,7 +299,7 @@ func (g *Gossip) lookForClashes(now time.Time) {
 		}
 		g.counts.clashes.add(ReasonNameClash)
 		g.clashLogged = now
-		g.log.Warn("two processes have one node name", zap.String("node", node), zap.String("reason", string(ReasonNameClash)))
+		g.log.Warn("two processes have one node name", zap.String("peer", node), zap.String("reason", string(ReasonNameClash)))
 	}
 	g.clashing = found
 }
@@ -323,12 +323,12 @@ func (g *Gossip) watch(ctx context.Context) {
 		}
 		for name, m := range now {
 			if old, ok := known[name]; !ok || old.Boot != m.Boot {
-				g.log.Info("peer joined", zap.String("node", name), zap.String("boot", m.Boot), zap.Stringer("address", m.Addr))
+				g.log.Info("peer joined", zap.String("peer", name), zap.String("boot", m.Boot), zap.Stringer("address", m.Addr))
 			}
 		}
 		for name, m := range known {
 			if _, ok := now[name]; !ok {
-				g.log.Info("peer gone", zap.String("node", name), zap.String("boot", m.Boot), zap.Stringer("address", m.Addr))
+				g.log.Info("peer gone", zap.String("peer", name), zap.String("boot", m.Boot), zap.Stringer("address", m.Addr))
 			}
 		}
 		known = now

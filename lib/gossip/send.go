@@ -164,5 +164,5 @@ func (g *Gossip) sendReliable(node string, raw []byte) {
 		}
 	}
 	g.counts.sends.add(ReasonSendFailed)
-	g.log.Debug("large message not sent", zap.String("node", node), zap.Int("bytes", len(raw)), zap.Error(err))
+	g.log.Debug("large message not sent", zap.String("peer", node), zap.Int("bytes", len(raw)), zap.Error(err))
 }

@@ -185,7 +185,9 @@ type Agent struct {
 	requests   chan func()
 	metrics    *metrics
 	warned     map[string]time.Duration
-	remarks    map[string]string // what other parts want an operator to know
+	remarks    map[string]string       // what other parts want an operator to know
+	tap        func(status.Transition) // a rehearsal hears here what is noted; else nil
+	outlook    outlook
 }
 
 // New checks the configuration and prepares the machines; it starts nothing.

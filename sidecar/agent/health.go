@@ -3,7 +3,6 @@ package agent
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"tandem/lib/lease"
@@ -141,62 +140,4 @@ func (a *Agent) viewProblems(s status.Status, say func(status.Health, string, ..
 			say(status.Degraded, "no load balancer sees %s usable: it could not take over", what)
 		}
 	}
-}
-
-// nextFailure says in words what the next failure would do, from the same
-// picture that everybody is shown.
-func nextFailure(s status.Status) []string {
-	out := []string{}
-	alive, voters := 0, 0
-	eligible := []string{}
-	for _, n := range s.Nodes {
-		if n.Voter {
-			voters++
-			if n.Alive {
-				alive++
-			}
-		}
-		if n.Alive && n.Eligible {
-			eligible = append(eligible, n.Name)
-		}
-	}
-	survives := s.Mode != lease.ModeQuorum.String() || alive-1 >= voters/2+1
-	for _, n := range s.Nodes {
-		if !n.Voter || !n.Alive {
-			continue
-		}
-		holds := held(s, n.Name)
-		next := slices.DeleteFunc(slices.Clone(eligible), func(e string) bool { return e == n.Name })
-		switch {
-		case !survives && holds != "":
-			out = append(out, fmt.Sprintf("if %s fails, nobody takes %s over: no majority of voters would be left", n.Name, holds))
-		case !survives:
-			out = append(out, fmt.Sprintf("if %s fails, the holders let go: no majority of voters would be left", n.Name))
-		case holds == "":
-			out = append(out, fmt.Sprintf("if %s fails, nothing moves%s", n.Name, lastOne(s, alive, voters)))
-		case len(next) == 0:
-			out = append(out, fmt.Sprintf("if %s fails, nobody can take %s over", n.Name, holds))
-		default:
-			out = append(out, fmt.Sprintf("if %s fails, %s takes %s over%s", n.Name, next[0], holds, lastOne(s, alive, voters)))
-		}
-	}
-	return out
-}
-
-func lastOne(s status.Status, alive, voters int) string {
-	if s.Mode == lease.ModeQuorum.String() && alive-2 < voters/2+1 {
-		return ", but then no further failure is survived"
-	}
-	return ""
-}
-
-// held lists the resources that a node holds, for a sentence.
-func held(s status.Status, node string) string {
-	var out []string
-	for _, l := range s.Leases {
-		if l.Holder == node {
-			out = append(out, l.Resource)
-		}
-	}
-	return strings.Join(out, " and ")
 }

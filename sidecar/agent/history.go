@@ -137,6 +137,9 @@ func (a *Agent) noteFor(t status.Transition, commandID string) {
 	a.log.Info(t.Event, fields...)
 	a.metrics.transitions.WithLabelValues(t.Resource, t.Event, t.Reason).Inc()
 	a.history.add(status.Event{Transition: t, CommandID: commandID})
+	if a.tap != nil {
+		a.tap(t)
+	}
 	if a.deps.Store != nil {
 		if err := a.deps.Store.AppendHistory(t); err != nil {
 			a.problem("state-dir", err.Error())

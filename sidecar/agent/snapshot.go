@@ -22,16 +22,19 @@ const statusTimeout = time.Second
 func (a *Agent) Status() status.Status {
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
-	// The loop writes into a channel of its own: a snapshot that comes too late
-	// is dropped with it.
-	got := make(chan status.Status, 1)
-	if err := a.ask(ctx, func() { got <- a.snapshot(a.deps.Now()) }); err != nil {
-		return status.Status{
-			Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
-			At: time.Now().UTC(), Health: status.Unknown, Problems: []string{"the sidecar does not answer: " + err.Error()},
-		}
+	l, err := a.look(ctx)
+	if err != nil {
+		return a.unknown(err)
 	}
-	return <-got
+	l.status.NextFail = a.outlook.known(l.picture)
+	return l.status
+}
+
+func (a *Agent) unknown(err error) status.Status {
+	return status.Status{
+		Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
+		At: time.Now().UTC(), Health: status.Unknown, Problems: []string{"the sidecar does not answer: " + err.Error()},
+	}
 }
 
 // Watch returns the transitions that happen from now on, of all nodes, until
@@ -70,7 +73,7 @@ func (a *Agent) snapshot(now time.Duration) status.Status {
 		}
 	}
 	s.Health, s.Problems = a.health(now, s)
-	s.NextFail = nextFailure(s)
+	s.NextFail = []string{}
 	return s
 }
 

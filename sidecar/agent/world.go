@@ -79,6 +79,9 @@ func (a *Agent) view(o haproxy.Observation) *site.View {
 	if a.cfg.Sites == nil || !o.Alive {
 		return nil
 	}
+	if played, ok := a.deps.LB.(*playedHAProxy); ok {
+		return played.View()
+	}
 	held := map[haproxy.ServerID]bool{}
 	for _, h := range o.Held {
 		switch h.Kind {

@@ -513,6 +513,28 @@ func TestEveryRouteIsDescribedAndTheDocumentMatchesTheTypes(t *testing.T) {
 	}
 }
 
+func TestAPlanIsReadAndAWrongQuestionIsTheAskers(t *testing.T) {
+	s, agent := start(t, Config{Addr: "127.0.0.1:0", Token: operateToken, ReadToken: readToken, IsQuestion: func(err error) bool { return errors.Is(err, apitest.ErrQuestion) }})
+	for _, c := range []struct {
+		call
+		code int
+		says string
+	}{
+		{call{path: "/v1/plan?if=lb1%3Ddown"}, http.StatusUnauthorized, ""},
+		{call{path: "/v1/plan?if=lb1%3Ddown", token: readToken}, http.StatusOK, `"sentence":"if lb1 fails`},
+		{call{path: "/v1/plan?if=lb1%3Ddown%2Clb2%3Ddown", token: readToken}, http.StatusBadRequest, "there is no such node"},
+		{call{path: "/v1/plan?if=" + strings.Repeat("lb1%3Ddown,", 65), token: readToken}, http.StatusBadRequest, "at most 64"},
+	} {
+		if code, body, _ := do(t, s, c.call); code != c.code || !strings.Contains(body, c.says) {
+			t.Errorf("%s: %d %s", c.path, code, body)
+		}
+	}
+	agent.Fail(errors.New("it stands still"))
+	if code, body, _ := do(t, s, call{path: "/v1/plan?if=lb1%3Ddown", token: readToken}); code != http.StatusServiceUnavailable || !strings.Contains(body, "stands still") {
+		t.Errorf("a plan that failed: %d %s", code, body)
+	}
+}
+
 func TestHeadersKeepThePageSafe(t *testing.T) {
 	s, _ := start(t, Config{Addr: "127.0.0.1:0"})
 	_, _, h := do(t, s, call{path: "/"})

@@ -80,7 +80,7 @@ func (s *Server) audit(c status.Command, result status.Result, err error, took t
 	}
 	s.metrics.command(c.Kind, outcome)
 	s.log.Info("audit", zap.String("command", c.Kind), zap.String("command_id", c.ID), zap.String("actor", c.Actor),
-		zap.String("site", c.Site), zap.String("group", c.Group), zap.String("to", c.To), zap.String("node", c.Node),
+		zap.String("site", c.Site), zap.String("group", c.Group), zap.String("to", c.To), zap.String("for_node", c.Node),
 		zap.Bool("on", c.On), zap.Bool("force", c.Force), zap.Duration("duration", c.Duration),
 		zap.String("result", outcome), zap.String("reason", result.Reason), zap.String("message", result.Message),
 		zap.Uint64("epoch", result.Epoch), zap.Duration("took", took), zap.Error(err))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"tandem/sidecar/status"
 )
 
 // events streams server-sent events: a "transition" for each, and a "status"
@@ -26,7 +28,8 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	transitions := s.agent.Watch(r.Context())
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	ok := stream.beat(withStatus, s.agent)
+	look := func() status.Status { return s.agent.Outlook(r.Context()) }
+	ok := stream.beat(withStatus, look)
 	for ok {
 		select {
 		case <-r.Context().Done():
@@ -35,9 +38,9 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 			if !more {
 				return
 			}
-			ok = stream.send("transition", e) && (!withStatus || stream.beat(true, s.agent))
+			ok = stream.send("transition", e) && (!withStatus || stream.beat(true, s.agent.Status))
 		case <-tick.C:
-			ok = stream.beat(withStatus, s.agent)
+			ok = stream.beat(withStatus, look)
 		}
 	}
 }
@@ -48,9 +51,11 @@ type stream struct {
 	control *http.ResponseController
 }
 
-func (st *stream) beat(withStatus bool, agent Agent) bool {
+// beat sends a status. What the next failure would do is found out once a
+// second at most, and not in the midst of a storm of transitions.
+func (st *stream) beat(withStatus bool, look func() status.Status) bool {
 	if withStatus {
-		return st.send("status", agent.Status())
+		return st.send("status", look())
 	}
 	return st.write(": still here\n\n")
 }

@@ -29,6 +29,7 @@ var descriptions = map[string]struct {
 	"GET /v1/access":       {summary: "What the caller may do.", answer: map[string]any{}},
 	"GET /v1/status":       {summary: "The whole picture as this node sees it.", answer: status.Status{}},
 	"GET /v1/history":      {summary: "Transitions, oldest first.", answer: History{}, query: map[string]string{"limit": "Only so many, the latest."}},
+	"GET /v1/plan":         {summary: "What would happen if something failed, rehearsed by the code that decides.", answer: status.Plan{}, query: map[string]string{"if": "Faults, comma-separated, for example lb1=down,site.a=down."}},
 	"GET /v1/events":       {summary: "Server-sent events: transition for each, and status at the start, after each transition and every second.", query: map[string]string{"only": "transition: leave the status out."}},
 	"POST /v1/takeover":    {summary: "Make a site active; without a site this node's own.", answer: status.Result{}},
 	"POST /v1/renounce":    {summary: "Give a site up to the next usable one.", answer: status.Result{}},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -133,8 +134,45 @@ func (s *Server) access(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, s.agent.Status())
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	answer(w, http.StatusOK, s.agent.Outlook(r.Context()))
+}
+
+// maxFaults bounds a question: more than a cluster has parts to lose.
+const maxFaults = 64
+
+// plan says what would happen if something failed.
+func (s *Server) plan(w http.ResponseWriter, r *http.Request) {
+	var faults []string
+	for _, text := range r.URL.Query()["if"] {
+		for part := range strings.SplitSeq(text, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				faults = append(faults, part)
+			}
+		}
+	}
+	if len(faults) > maxFaults {
+		fail(w, http.StatusBadRequest, "bad-request", fmt.Sprintf("%d faults, at most %d can be asked for", len(faults), maxFaults))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
+	defer cancel()
+	select {
+	case s.plans <- struct{}{}:
+		defer func() { <-s.plans }()
+	case <-ctx.Done():
+		fail(w, http.StatusServiceUnavailable, "no-answer", "other plans are being rehearsed")
+		return
+	}
+	p, err := s.agent.Plan(ctx, faults)
+	switch {
+	case err != nil && s.cfg.IsQuestion != nil && s.cfg.IsQuestion(err):
+		fail(w, http.StatusBadRequest, "bad-request", err.Error())
+	case err != nil:
+		fail(w, http.StatusServiceUnavailable, "failed", err.Error())
+	default:
+		answer(w, http.StatusOK, p)
+	}
 }
 
 // History is the answer of /v1/history, oldest first.

@@ -27,6 +27,12 @@ import (
 type Agent interface {
 	// Status is a snapshot and never blocks.
 	Status() status.Status
+	// Outlook is Status with what the next failure would do, which takes some
+	// milliseconds to find out when the picture has changed.
+	Outlook(ctx context.Context) status.Status
+	// Plan says what would happen if all of these faults befell the cluster. An
+	// error for which IsQuestion is true is the asker's.
+	Plan(ctx context.Context, faults []string) (status.Plan, error)
 	// Do carries a command out, or hands it to the node that can. An error
 	// means that the outcome is not known; a refusal is a [status.Result].
 	Do(ctx context.Context, c status.Command) (status.Result, error)
@@ -54,6 +60,9 @@ type Config struct {
 	// History gives all transitions known, oldest first; nil: those of the
 	// status.
 	History func() []status.Transition
+	// IsQuestion tells a plan that was asked wrongly from one that failed; nil:
+	// none is.
+	IsQuestion func(error) bool
 	// Live says why the process should be restarted; nil: never.
 	Live func() error
 	Log  *zap.Logger
@@ -81,6 +90,7 @@ type Server struct {
 	metrics *metrics
 	denied  *rate.Limiter // of log lines
 	streams chan struct{}
+	plans   chan struct{} // one at a time: a rehearsal keeps a processor busy
 
 	tcp    net.Listener
 	socket *controlSocket
@@ -99,6 +109,7 @@ func New(cfg Config, agent Agent) *Server {
 		metrics: newMetrics(cfg.Registerer),
 		denied:  rate.NewLimiter(1, 10),
 		streams: make(chan struct{}, maxStreams),
+		plans:   make(chan struct{}, 1),
 	}
 	s.mux = s.routes()
 	return s
@@ -243,6 +254,7 @@ func (s *Server) table() []route {
 		{"GET /v1/access", levelOpen, s.access},
 		{"GET /v1/status", levelRead, s.status},
 		{"GET /v1/history", levelRead, s.history},
+		{"GET /v1/plan", levelRead, s.plan},
 		{"GET /v1/events", levelRead, s.events},
 	}
 	for kind := range commands {

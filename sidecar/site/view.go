@@ -147,3 +147,19 @@ func (s *SiteView) missing(cfg Config) []string {
 	}
 	return names
 }
+
+// Recount returns the view with other numbers of servers up, judged anew: up
+// says how many a backend has at a site. What is rehearsed is counted so.
+func (v View) Recount(cfg Config, up func(s SiteView, b BackendView) int) View {
+	v.Sites = slices.Clone(v.Sites)
+	for i := range v.Sites {
+		s := &v.Sites[i]
+		was := *s
+		s.Usable, s.Reason, s.Detail, s.Backends = false, "", "", slices.Clone(s.Backends)
+		for j, b := range s.Backends {
+			s.Backends[j].Up = min(max(up(was, b), 0), b.Total)
+		}
+		s.judge(cfg)
+	}
+	return v
+}

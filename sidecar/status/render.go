@@ -66,7 +66,8 @@ func (p *page) head(s Status, now time.Time) {
 	if s.Mode == "quorum" && voters > 0 {
 		mode += fmt.Sprintf(" of %d", voters)
 	}
-	title := strings.Join([]string{"tandem " + s.Version, "cluster " + s.Cluster, mode, "by " + s.Node + ", " + age}, " · ")
+	// The version comes last: it may be cut, how old the picture is may not.
+	title := strings.Join([]string{"cluster " + s.Cluster, mode, "by " + s.Node + ", " + age, "tandem " + s.Version}, " · ")
 	p.split(c(title, bold), c(strings.ToUpper(string(cmp.Or(s.Health, Unknown))), healthStyle(s.Health)))
 	for _, problem := range s.Problems {
 		p.text(c("! ", healthStyle(s.Health)), problem)

@@ -36,12 +36,20 @@ func haproxy(n Node) cell {
 	case len(h.Each) > 0:
 		return several(h.Each)
 	case h.Alive && h.Reason != "":
-		return c(fmt.Sprintf("%s, %s", h.Version, h.Reason), warn)
+		return c(fmt.Sprintf("%s, %s", release(h.Version), h.Reason), warn)
 	case h.Alive:
-		return c(fmt.Sprintf("%s pid %d", h.Version, h.PID))
+		return c(fmt.Sprintf("%s pid %d", release(h.Version), h.PID))
 	default:
 		return c(cmp.Or(h.Reason, "down"), bad)
 	}
+}
+
+// release is a version without what a distribution appends to it.
+func release(version string) string {
+	if i := strings.IndexAny(version, "-+~"); i > 0 {
+		return version[:i]
+	}
+	return version
 }
 
 // several names each HAProxy of a node with its process number or its fault.

@@ -143,7 +143,11 @@ func (p *page) because(t *Transition, now time.Time) {
 		p.text(c("  "), "Why is not known here: it was so before this node started.")
 		return
 	}
-	p.text(c("  "), fmt.Sprintf("%s, epoch %d, told by %s:", moment(t.At, now), t.Epoch, t.Node))
+	number := ""
+	if t.Epoch > 0 {
+		number = fmt.Sprintf(", epoch %d", t.Epoch)
+	}
+	p.text(c("  "), fmt.Sprintf("%s%s, told by %s:", moment(t.At, now), number, t.Node))
 	p.reason(t.Reason, t.Actor)
 	if t.Detail != "" {
 		p.text(c("  "), t.Detail)

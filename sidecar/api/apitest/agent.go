@@ -5,6 +5,7 @@ package apitest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -66,6 +67,39 @@ func (a *Agent) Status() status.Status {
 	st := a.now
 	st.Recent = append([]status.Transition(nil), a.history[max(0, len(a.history)-10):]...)
 	return st
+}
+
+// Outlook is the status: the fake's picture of the future stands in it.
+func (a *Agent) Outlook(context.Context) status.Status { return a.Status() }
+
+// ErrQuestion is what a plan for a node other than lb1 ends in.
+var ErrQuestion = errors.New("there is no such node; the nodes are lb1, lb2, witness")
+
+// Plan knows the loss of lb1 alone.
+func (a *Agent) Plan(_ context.Context, faults []string) (status.Plan, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.fail != nil:
+		return status.Plan{}, a.fail
+	case len(faults) != 1 || faults[0] != "lb1=down":
+		return status.Plan{}, fmt.Errorf("%q: %w", faults, ErrQuestion)
+	}
+	return status.Plan{
+		Node: "lb1", Faults: faults, Health: status.Degraded, Problems: []string{"lb1 is silent (not-heard)"},
+		Sentence: "if lb1 fails, lb2 takes site and vip/default over, but then no further failure is survived",
+		Moves: []status.PlanMove{
+			{What: "site", From: "lb1", To: "lb2", AfterMS: 640, Reason: "acquired"},
+			{What: "vip/default", From: "lb1", To: "lb2", AfterMS: 588, Reason: "acquired"},
+		},
+		Holders: []status.PlanHolder{{Resource: "site", Holder: "lb2"}, {Resource: "vip/default", Holder: "lb2"}},
+		Sites:   []status.PlanSite{{Group: "default", Active: "a", Reason: "commanded"}},
+		Steps: []status.PlanStep{
+			{AfterMS: 588, Transition: status.Transition{Node: "lb2", Resource: "vip/default", Event: "take-up", From: "lb1", To: "lb2", Epoch: 13, Reason: "acquired"}},
+			{AfterMS: 640, Transition: status.Transition{Node: "lb2", Resource: "site", Event: "take-up", From: "lb1", To: "lb2", Epoch: 9, Reason: "acquired"}},
+		},
+		Notes: []string{"hooks are taken to succeed at once"},
+	}, nil
 }
 
 // History is all transitions, oldest first.
