@@ -31,7 +31,7 @@ LAB_TOOLS   := haproxy:haproxy ip:iproute2 nft:nftables
 BENCH_TOOLS := $(LAB_TOOLS) keepalived:keepalived
 MQ_TOOLS    := $(LAB_TOOLS) java:default-jre-headless activemq:activemq
 DOCKER_TOOLS := docker-compose:docker-compose debootstrap:debootstrap
-TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin
+TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus
 
 # Packages whose tests use the kernel, a real HAProxy or real time: one after
 # the other, so that they do not starve each other.

@@ -167,6 +167,9 @@ func (playedNetwork) Changed() <-chan struct{} { return nil }
 // Health implements Network.
 func (playedNetwork) Health() gossip.Health { return gossip.Health{} }
 
+// Keys implements Network; nothing is encrypted here.
+func (playedNetwork) Keys() []string { return nil }
+
 // Members implements Network. Membership is slow to see a death.
 func (p playedNetwork) Members() []gossip.Member {
 	var all []gossip.Member

@@ -67,7 +67,8 @@ func (a *Agent) obey(out lease.Output) {
 		if e.Message.Items = a.acknowledgeable(e.Message.Items); len(e.Message.Items) == 0 {
 			continue
 		}
-		b := a.encodeLease(e.Message)
+		a.countSent(e.Message.Items)
+		b := lease.Encode([]byte{kindLease}, e.Message)
 		if err := a.deps.Network.Send(e.To, b); err != nil {
 			a.metrics.sendFailures.Inc()
 		}
@@ -144,6 +145,7 @@ func (a *Agent) groupOf(resource string) *group {
 // being a holder.
 func (a *Agent) letGo(l lease.LetGo) {
 	a.dirty, a.releasedAt = true, a.deps.Now()
+	a.metrics.renewals.ended(l.Resource)
 	if l.Resource == ResourceSite {
 		a.decider = nil
 		clear(a.orders)
@@ -201,6 +203,7 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 
 // renewed extends the fence to the new deadline.
 func (a *Agent) renewed(r lease.Renewed) {
+	a.metrics.renewals.answered(r.Resource, a.deps.Now())
 	if g := a.groupOf(r.Resource); g != nil && g.holding {
 		g.deadline = r.Deadline
 		a.setVIP(g, g.desired())

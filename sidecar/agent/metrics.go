@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,6 +20,8 @@ type metrics struct {
 	sendFailures prometheus.Counter
 	decisions    prometheus.Counter
 	vipSet       prometheus.Histogram
+	renewals     renewals
+	votes        *prometheus.CounterVec
 
 	holder    *prometheus.Desc
 	remaining *prometheus.Desc
@@ -55,6 +58,9 @@ func newMetrics(a *Agent) *metrics {
 			Name: "tandem_vip_set_seconds", Help: "Time that one change or extension of the addresses of a group took.",
 			Buckets: prometheus.ExponentialBuckets(1e-4, 4, 7),
 		}),
+		renewals: newRenewals(),
+		votes:    counter("lease_votes_total", "Answers of this voter to bids and renewals of others, by vote: promise, accept or refuse.", "vote"),
+
 		holder:    desc("lease_holder", "1 for the node that holds the lease, as far as this node knows.", "resource", "node"),
 		remaining: desc("lease_remaining_seconds", "Time until the lease ends unless it is renewed.", "resource"),
 		length:    desc("lease_length_seconds", "Length of the lease that the holder asks for.", "resource"),
@@ -64,18 +70,19 @@ func newMetrics(a *Agent) *metrics {
 		nodeAlive: desc("node_alive", "1 if the node was heard of late.", "node", "role"),
 		eligible:  desc("node_eligible", "1 if the node may take up an address; else 0, with the reason.", "node", "reason"),
 		active:    desc("site_active", "1 for the active site of a group of backends.", "group", "site"),
-		usable:    desc("site_usable", "1 if a load balancer sees the site usable.", "node", "site"),
+		usable:    desc("site_usable", "1 if a load balancer sees the site usable for a group of backends.", "node", "group", "site"),
 		applied:   desc("node_applied_epoch", "Epoch that the node's HAProxy was read back to obey; 0 while it does not.", "node"),
 		paused:    desc("paused", "1 while automatic site decisions are paused."),
 		held:      desc("servers_held", "Servers that a person holds by hand, by kind.", "node", "kind"),
 		fence:     desc("fence", "1 for the fence in force on this node.", "fence"),
-		info:      desc("build_info", "Always 1; the version is a label.", "version"),
+		info:      desc("build_info", "Always 1; the version is a label.", "version", "goversion"),
 	}
 }
 
 func (m *metrics) register(r prometheus.Registerer) error {
 	return errors.Join(r.Register(m.transitions), r.Register(m.ignored), r.Register(m.leaseNotes),
-		r.Register(m.sendFailures), r.Register(m.decisions), r.Register(m.vipSet), r.Register(m))
+		r.Register(m.sendFailures), r.Register(m.decisions), r.Register(m.vipSet),
+		r.Register(m.renewals.seconds), r.Register(m.renewals.missed), r.Register(m.votes), r.Register(m))
 }
 
 // Describe implements prometheus.Collector.
@@ -95,7 +102,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(m.health, 1, string(s.Health))
-	gauge(m.info, 1, s.Version)
+	gauge(m.info, 1, s.Version, runtime.Version())
 	gauge(m.paused, bit(s.PausedUntil != nil))
 	for _, l := range s.Leases {
 		if l.Holder != "" {
@@ -127,13 +134,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *metrics) collectViews(s status.Status, gauge func(*prometheus.Desc, float64, ...string)) {
-	seen := map[[2]string]bool{}
 	for _, v := range s.Views {
-		key := [2]string{v.Node, v.Site}
-		if !seen[key] { // one line for each site: independent backends have views of their own
-			seen[key] = true
-			gauge(m.usable, bit(v.Usable), v.Node, v.Site)
-		}
+		gauge(m.usable, bit(v.Usable), v.Node, v.Group, v.Site)
 	}
 	counts := map[[2]string]int{}
 	for _, h := range s.Held {
