@@ -36,15 +36,29 @@ func newPlayedHAProxy(r *report, epoch uint64) *playedHAProxy {
 	if r.HAProxy != nil {
 		// One that is merely behind obeys in a moment.
 		h.deaf = r.HAProxy.Reason != "" && r.Applied < epoch
-		h.o = haproxy.Observation{
-			Alive: r.HAProxy.Alive, Version: r.HAProxy.Version, PID: r.HAProxy.PID,
-			Reason: haproxy.Reason(r.HAProxy.Reason), Detail: r.HAProxy.Detail,
+		h.o = observed(*r.HAProxy)
+		for _, one := range r.HAProxy.Each {
+			h.o.Each = append(h.o.Each, observed(one))
 		}
 	}
 	if r.View != nil {
 		h.count(*r.View)
 	}
 	return h
+}
+
+func observed(s status.HAProxy) haproxy.Observation {
+	return haproxy.Observation{
+		Name: s.Name, Alive: s.Alive, Version: s.Version, PID: s.PID, Reason: haproxy.Reason(s.Reason), Detail: s.Detail, Aside: s.Aside,
+	}
+}
+
+// fail ends it, or all of them where there are several.
+func (h *playedHAProxy) fail(reason haproxy.Reason) {
+	h.o.Alive, h.o.Reason, h.o.Applied = false, reason, 0
+	for i := range h.o.Each {
+		h.o.Each[i].Alive, h.o.Each[i].Reason = false, reason
+	}
 }
 
 // count takes a view for what is seen, and as many servers for what is up: the
@@ -90,6 +104,9 @@ func (playedAddresses) Events() <-chan vip.Event { return nil }
 
 // Left implements Addresses.
 func (playedAddresses) Left(string) (int, error) { return 0, nil }
+
+// Seek implements Addresses: a stranger that is there now is no part of it.
+func (playedAddresses) Seek(string, bool) ([]vip.Stranger, bool) { return nil, true }
 
 // NextHops implements Addresses.
 func (playedAddresses) NextHops(string) (four, six netip.Addr) { return four, six }

@@ -120,7 +120,7 @@ func (p picture) haproxyFault(text string, n pictureNode, state string) (fault, 
 	f := fault{text: text, node: n.Name, words: "HAProxy of " + n.Name + map[string]string{"down": " dies", "hung": " hangs"}[state]}
 	f.begin = func(r *rehearsal) {
 		if x := r.find(n.Name); x != nil {
-			x.lb.o.Alive, x.lb.o.Reason, x.lb.o.Applied = false, reason, 0
+			x.lb.fail(reason)
 			x.lbChanged()
 			x.wake = r.now
 		}

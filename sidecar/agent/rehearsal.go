@@ -172,7 +172,8 @@ func (r *rehearsal) actor(n pictureNode) (*actor, error) {
 	}
 	x.started, x.siteHeardAt = 0, r.now+time.Hour // it has run for long
 	if x.lb != nil {
-		x.lbAlive, x.lbPID, x.self.View = x.lb.o.Alive, x.lb.o.PID, x.lb.view
+		x.self.View = x.lb.view
+		x.noteHAProxys(x.lb.o) // before anybody listens
 	}
 	x.tap = func(t status.Transition) { r.tapped(t) }
 	return x, nil
