@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	maxReply   = 16 << 20 // bytes of one answer; 10,000 servers make 0.7 MB
-	batchSize  = 400      // commands of one write
-	openings   = 2        // batches under way at once, so that HAProxy never waits for us
-	prompt     = "\n> "   // ends every answer
-	maxPath    = 107      // bytes of the path of a unix socket
-	retryDial  = 5 * time.Millisecond
-	lastChance = 2 * time.Millisecond
+	maxReply    = 16 << 20 // bytes of one answer; 10,000 servers make 0.7 MB
+	batchSize   = 400      // commands of one write
+	openings    = 2        // batches under way at once, so that HAProxy never waits for us
+	prompt      = "\n> "   // ends every answer
+	maxPath     = 107      // bytes of the path of a unix socket
+	readAtLeast = 4 << 10  // bytes of room for one read
+	retryDial   = 5 * time.Millisecond
+	lastChance  = 2 * time.Millisecond
 )
 
 var errTooLong = errors.New("answer too long")
@@ -33,6 +34,7 @@ type conversation struct {
 	silence time.Duration // no byte for so long is a hang
 	until   time.Time     // and the whole may not last longer
 	buf     []byte        // read and not yet taken
+	room    []byte        // what buf is a part of, to be used again
 	info    Info
 	// numbered: complaints come with their severity. Only commands need that.
 	numbered bool
@@ -40,7 +42,7 @@ type conversation struct {
 }
 
 // converse opens a conversation, which ends with the context. It returns only
-// when HAProxy has answered: nothing but `prompt` is ever written to one that
+// when HAProxy has answered: nothing but questions is ever written to one that
 // does not, since what a stopped HAProxy finds in its queue it carries out when
 // it wakes.
 //
@@ -80,64 +82,98 @@ func dial(ctx context.Context, socket string, until time.Time) (net.Conn, error)
 	}
 }
 
+// The questions of the beginning. They change nothing, so they may go out with
+// `prompt` in one write: what a stopped HAProxy answers when it wakes is lost, and
+// does no harm. A line each: since 3.2 HAProxy gives one prompt to a line and no
+// longer one to a command.
+const (
+	askWhoAgain = "prompt\nshow info\n"
+	askWho      = askWhoAgain + askLevel
+	askLevel    = "show cli level\nset severity-output number\n"
+)
+
+// open asks who is there, and of one that is not known what it lets us do.
 func (c *conversation) open(known *Info) error {
-	if err := c.write("prompt\n"); err != nil {
+	questions := askWho
+	if known != nil {
+		questions = askWhoAgain
+	}
+	if err := c.write(questions); err != nil {
 		return err
 	}
-	if answer, err := c.answer(); err != nil {
+	if answer, err := c.answer(""); err != nil {
 		return err
 	} else if len(answer) != 0 {
 		return &talkError{Reason: ReasonBadAnswer, Detail: fmt.Sprintf("greeted with %.40q", answer)}
 	}
-	if known == nil {
-		return c.hello()
+	if err := c.who(); err != nil {
+		return err
 	}
-	raw, err := c.ask("show info")
+	if known != nil && c.info.Process == known.Process {
+		c.info.Level = known.Level
+		return nil
+	}
+	if known != nil {
+		if err := c.write(askLevel); err != nil {
+			return err
+		}
+	}
+	return c.level()
+}
+
+// again asks over a conversation that has rested who is there, one that it has
+// asked before.
+func (c *conversation) again() error {
+	if err := c.write("show info\n"); err != nil {
+		return err
+	}
+	level := c.info.Level
+	err := c.who()
+	c.info.Level = level
+	return err
+}
+
+// who reads the answer to `show info`.
+func (c *conversation) who() error {
+	raw, err := c.answer("")
 	if err != nil {
 		return err
 	}
-	info, err := ParseInfo(raw)
-	if err != nil {
+	if c.info, err = ParseInfo(raw); err != nil {
 		return &talkError{Reason: ReasonBadAnswer, Detail: "`show info` not understood", Err: err}
 	}
-	if info.Process != known.Process {
-		return c.hello()
-	}
-	c.info, c.info.Level = info, known.Level
 	return nil
 }
 
-// hello asks who is there, and what it lets us do. A line each: since 3.2
-// HAProxy gives one prompt to a line and no longer one to a command.
-func (c *conversation) hello() error {
-	if err := c.write("set severity-output number\nshow info\nshow cli level\n"); err != nil {
+// level reads the answers to askLevel.
+func (c *conversation) level() error {
+	raw, err := c.answer("")
+	if err != nil {
 		return err
 	}
-	var answers [3]string
-	for i := range answers {
-		a, err := c.answer()
-		if err != nil {
-			return err
-		}
-		answers[i] = a
+	if _, err = c.answer(""); err != nil {
+		return err
 	}
-	info, err := ParseInfo(answers[1])
-	if err != nil {
-		return &talkError{Reason: ReasonBadAnswer, Detail: "`show info` not understood", Err: err}
-	}
-	info.Level = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(answers[2]), "[6]:"))
-	c.info, c.numbered = info, true
+	c.info.Level = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(raw), "[6]:"))
+	c.numbered = true
 	return nil
 }
 
 // ask sends one command that changes nothing and returns its answer.
-func (c *conversation) ask(command string) (string, error) {
+func (c *conversation) ask(command string) (string, error) { return c.askLike(command, "") }
+
+// askLike is ask, for an answer that is likely to be as it was before: then it
+// is that very string.
+func (c *conversation) askLike(command, before string) (string, error) {
 	if err := c.write(command + "\n"); err != nil {
 		return "", err
 	}
-	answer, err := c.answer()
+	answer, err := c.answer(before)
 	if err != nil {
 		return "", fmt.Errorf("ask %q: %w", command, err)
+	}
+	if answer == before || strings.HasPrefix(answer, tableStart) {
+		return answer, nil // long, and no complaint
 	}
 	if text, bad := complaint(answer); bad {
 		return "", fmt.Errorf("ask %q: %s", command, text)
@@ -145,11 +181,18 @@ func (c *conversation) ask(command string) (string, error) {
 	return answer, nil
 }
 
-// servers asks for the table of all servers.
-func (c *conversation) servers(previous []Server) ([]Server, string, error) {
-	raw, err := c.ask("show servers state")
+// tableStart begins the answer to `show servers state`.
+const tableStart = "1\n# be_id be_name "
+
+// servers asks for the table of all servers. The table from before and what it
+// was parsed from, if any, save the work of parsing what has not changed.
+func (c *conversation) servers(previous []Server, before string) ([]Server, string, error) {
+	raw, err := c.askLike("show servers state", before)
 	if err != nil {
 		return nil, "", err
+	}
+	if raw == before && len(previous) > 0 {
+		return previous, raw, nil
 	}
 	table, err := ParseServers(raw, previous)
 	if err != nil {
@@ -185,7 +228,7 @@ func (c *conversation) send(commands []string) ([]Complaint, error) {
 			}
 			sent = next
 		}
-		answer, err := c.answer()
+		answer, err := c.answer("")
 		if err != nil {
 			return complaints, fmt.Errorf("read answer to command %d of %d: %w", answered+1, len(commands), err)
 		}
@@ -229,14 +272,21 @@ func (c *conversation) deadline() time.Time {
 	return c.until
 }
 
-// answer reads up to the next prompt and returns what stands before it.
-func (c *conversation) answer() (string, error) {
+// answer reads up to the next prompt and returns what stands before it; the very
+// string from before if it is the same.
+func (c *conversation) answer(before string) (string, error) {
 	searched := 0
 	for {
 		if i := bytes.Index(c.buf[searched:], []byte(prompt)); i >= 0 {
 			end := searched + i
-			answer := string(c.buf[:end])
+			answer := before
+			if string(c.buf[:end]) != before {
+				answer = string(c.buf[:end])
+			}
 			c.buf = c.buf[end+len(prompt):]
+			if len(c.buf) == 0 {
+				c.buf = c.room[:0]
+			}
 			return answer, nil
 		}
 		searched = max(0, len(c.buf)-len(prompt)+1)
@@ -252,7 +302,9 @@ func (c *conversation) answer() (string, error) {
 // fill reads once. What arrived while this process was not running counts as
 // arrived: after a timeout it looks once more.
 func (c *conversation) fill() error {
-	c.buf = growBy(c.buf, 16<<10)
+	if grown := growBy(c.buf, readAtLeast); cap(grown) != cap(c.buf) {
+		c.buf, c.room = grown, grown
+	}
 	err := c.conn.SetReadDeadline(c.deadline())
 	if err != nil {
 		return err

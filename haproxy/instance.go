@@ -94,11 +94,11 @@ type Instance struct {
 	log     *zap.Logger
 	metrics *metrics
 
-	changed chan struct{}      // somebody should call Observed
-	also    chan<- struct{}    // of the fleet; nil: none
-	wake    chan struct{}      // the worker should look
-	kick    chan struct{}      // the watch should look
-	offers  chan *conversation // from the watch to the worker
+	changed chan struct{}   // somebody should call Observed
+	also    chan<- struct{} // of the fleet; nil: none
+	wake    chan struct{}   // the worker should look
+	kick    chan struct{}   // the watch should look
+	offers  chan *loan      // from the watch to the worker
 
 	siteMap *sitemap.Map // nil: none is kept
 
@@ -106,7 +106,7 @@ type Instance struct {
 	desired  Desired
 	edition  uint64 // grows with each new desired
 	observed Observation
-	held     *held // set while only the held connection answers
+	held     *held // of the watch, to be borrowed; nil: none
 }
 
 // New returns an Instance that does nothing until Run.
@@ -130,7 +130,7 @@ func New(cfg Config) *Instance {
 		changed:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 		kick:     make(chan struct{}, 1),
-		offers:   make(chan *conversation),
+		offers:   make(chan *loan),
 		observed: Observation{Name: cfg.Name, Aside: cfg.Aside, Reason: ReasonStarting, Detail: mend(ReasonStarting, cfg.Socket)},
 	}
 	if cfg.MapFile != "" && !cfg.Observe {
@@ -154,6 +154,7 @@ func (i *Instance) Run(ctx context.Context) error {
 		kick:    i.kick,
 		report:  i.judge,
 		offer:   i.offer,
+		holds:   i.holds,
 	}
 	parts := []func(context.Context){watch.run, w.run}
 	if !i.cfg.Observe && (i.cfg.StateFile != "" || i.cfg.JournalFile != "") {
@@ -176,9 +177,9 @@ func (i *Instance) cadence() time.Duration { return min(i.cfg.Poll, 100*time.Mil
 
 // offer gives a conversation to the worker, if it waits for one: so that looking
 // at the servers costs no connection of its own.
-func (i *Instance) offer(c *conversation) bool {
+func (i *Instance) offer(l *loan) bool {
 	select {
-	case i.offers <- c:
+	case i.offers <- l:
 		return true
 	default:
 		return false
@@ -243,8 +244,23 @@ func (i *Instance) update(change func(*Observation)) {
 	}
 }
 
+// steady says whether the verdict is what is known already: nearly always.
+func (i *Instance) steady(v verdict) bool {
+	if !v.alive || v.fault != nil || v.held != nil {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	o := &i.observed
+	return o.Alive && o.Reason == "" && o.PID == v.info.PID && o.Started.Equal(v.info.started()) &&
+		o.Version == v.info.Version && o.Level == v.info.Level
+}
+
 // judge takes the verdict of the watch.
 func (i *Instance) judge(v verdict) {
+	if i.steady(v) {
+		return
+	}
 	var before Observation
 	i.update(func(o *Observation) {
 		before = *o
@@ -260,7 +276,6 @@ func (i *Instance) judge(v verdict) {
 			i.metrics.applied.Set(0)
 			return
 		}
-		i.held = v.held
 		if o.PID != v.info.PID || !o.Started.Equal(v.info.started()) {
 			o.Processes++
 			o.Applied = 0
@@ -300,14 +315,18 @@ func (i *Instance) logTransition(before, after Observation, v verdict) {
 	}
 }
 
-// spare returns the held connection while only it answers.
-func (i *Instance) spare() *held {
+// holds notes the connection that the watch holds.
+func (i *Instance) holds(h *held) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.observed.Reason != ReasonSocketGone {
-		return nil
-	}
-	return i.held
+	i.held = h
+}
+
+// spare returns the connection that is held, and whether only it answers.
+func (i *Instance) spare() (h *held, only bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.held, i.observed.Reason == ReasonSocketGone
 }
 
 func (i Info) started() time.Time {

@@ -270,7 +270,11 @@ func TestServersAddedAndRemovedAtRunTime(t *testing.T) {
 	p := start(t, 1)
 	i := run(t, Config{Socket: p.Socket})
 	i.applied(toA)
-	if answer := p.Do("add server be/b-new 127.0.0.1:9"); !strings.Contains(answer, "New server registered") {
+	experimental := ""
+	if !p.AtLeast(2, 5) { // until then these commands were hidden
+		experimental = "experimental-mode on;"
+	}
+	if answer := p.Do(experimental + "add server be/b-new 127.0.0.1:9"); !strings.Contains(answer, "New server registered") {
 		t.Fatal(answer)
 	}
 	got, _ := i.until("added", func(o Observation) bool { return len(o.Servers) == 3 })
@@ -280,7 +284,7 @@ func TestServersAddedAndRemovedAtRunTime(t *testing.T) {
 	p.Do("set server be/b-new state ready")
 	i.until("drained", func(o Observation) bool { return adminOf(t, o.Servers, "b-new") == "FDRAIN" })
 	p.Do("set server be/b-new state maint")
-	if answer := p.Do("del server be/b-new"); !strings.Contains(answer, "Server deleted") {
+	if answer := p.Do(experimental + "del server be/b-new"); !strings.Contains(answer, "Server deleted") {
 		t.Fatal(answer)
 	}
 	i.until("removed", func(o Observation) bool { return len(o.Servers) == 2 && o.Applied == 1 })

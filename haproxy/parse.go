@@ -100,26 +100,35 @@ func ParseServers(s string, previous []Server) ([]Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if last >= maxColumns {
+		return nil, fmt.Errorf("%w: %d columns in the header of `show servers state`, %d at most", ErrParse, last+1, maxColumns)
+	}
 	servers := make([]Server, 0, max(len(previous), 8))
-	fields := make([]string, last+1)
-	for line := range strings.Lines(rest) {
-		line = strings.TrimRight(line, "\r\n")
+	var words words
+	for rest != "" {
+		var line string
+		if end := strings.IndexByte(rest, '\n'); end >= 0 {
+			line, rest = rest[:end], rest[end+1:]
+		} else {
+			line, rest = rest, ""
+		}
+		line = strings.TrimRight(line, "\r")
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if !split(line, fields) {
+		if words.split(line, last+1); words.n <= last {
 			return nil, fmt.Errorf("%w: server line of fewer than %d words: %.80q", ErrParse, last+1, line)
 		}
-		server, err := parseServer(fields, at)
-		if err != nil {
+		servers = append(servers, Server{})
+		server := &servers[len(servers)-1]
+		if err := server.parse(&words, &at); err != nil {
 			return nil, err
 		}
-		if n := len(servers); n < len(previous) && previous[n].sameText(server) {
+		if n := len(servers) - 1; n < len(previous) && previous[n].named(&words, &at) {
 			server.ServerID, server.Addr, server.FQDN = previous[n].ServerID, previous[n].Addr, previous[n].FQDN
 		} else {
-			server = ownText(server)
+			server.name(&words, &at)
 		}
-		servers = append(servers, server)
 	}
 	return servers, nil
 }
@@ -141,60 +150,97 @@ func columnsOf(header string) (at [columns]int, last int, err error) {
 	return at, last, nil
 }
 
-// split fills fields with the first words of a line, and says whether there
-// were enough.
-func split(line string, fields []string) bool {
-	for i := range fields {
-		word, rest, _ := strings.Cut(line, " ")
-		if word == "" {
-			return false
-		}
-		fields[i], line = word, rest
-	}
-	return true
+// maxColumns bounds how many columns are looked at; HAProxy 3.4 has 25.
+const maxColumns = 64
+
+// words are where the words of a line end. They are no slice of strings: storing
+// ten thousand times twenty of those costs more than all else.
+type words struct {
+	line string
+	n    int // how many were found
+	end  [maxColumns]int
 }
 
-func parseServer(fields []string, at [columns]int) (Server, error) {
-	var failed error
-	number := func(column int) int {
-		n, err := strconv.Atoi(fields[at[column]])
-		if err != nil && failed == nil {
-			failed = fmt.Errorf("%w: %s is %.20q, not a number", ErrParse, columnNames[column], fields[at[column]])
+// split finds the first words of a line, up to most of them, with one blank
+// between them.
+func (w *words) split(line string, most int) {
+	w.line, w.n = line, 0
+	start := 0
+	for at := range len(line) {
+		if line[at] != ' ' {
+			continue
 		}
-		return n
+		if at == start {
+			return
+		}
+		w.end[w.n] = at
+		if w.n++; w.n == most {
+			return
+		}
+		start = at + 1
 	}
-	admin, oper, agent := number(colAdmin), number(colOper), number(colAgent)
-	s := Server{
-		ServerID:      ServerID{Backend: fields[at[colBackend]], Server: fields[at[colServer]]},
-		Weight:        number(colWeight),
-		InitialWeight: number(colInitial),
-		Checked:       number(colCheck)&checkConfigured != 0,
-		Agent:         agent&checkConfigured != 0 && agent&checkEnabled != 0,
-		Failing:       number(colResult) == checkFailed,
-		Addr:          fields[at[colAddr]],
-		Port:          number(colPort),
+	if start < len(line) {
+		w.end[w.n] = len(line)
+		w.n++
 	}
+}
+
+func (w *words) word(n int) string {
+	if n == 0 {
+		return w.line[:w.end[0]]
+	}
+	return w.line[w.end[n-1]+1 : w.end[n]]
+}
+
+// number reads a decimal number of a column, nearly always one digit.
+func (w *words) number(at *[columns]int, column int, failed *error) int {
+	word := w.word(at[column])
+	if len(word) == 1 && '0' <= word[0] && word[0] <= '9' {
+		return int(word[0] - '0')
+	}
+	n, err := strconv.Atoi(word)
+	if err != nil && *failed == nil {
+		*failed = fmt.Errorf("%w: %s is %.20q, not a number", ErrParse, columnNames[column], word)
+	}
+	return n
+}
+
+// parse fills in everything but the names.
+func (s *Server) parse(w *words, at *[columns]int) error {
+	var failed error
+	admin, oper := w.number(at, colAdmin, &failed), w.number(at, colOper, &failed)
+	agent := w.number(at, colAgent, &failed)
+	s.Weight, s.InitialWeight = w.number(at, colWeight, &failed), w.number(at, colInitial, &failed)
+	s.Checked = w.number(at, colCheck, &failed)&checkConfigured != 0
+	s.Agent = agent&checkConfigured != 0 && agent&checkEnabled != 0
+	s.Failing = w.number(at, colResult, &failed) == checkFailed
+	s.Port = w.number(at, colPort, &failed)
 	if failed != nil {
-		return Server{}, failed
+		return failed
 	}
 	if admin < 0 || admin > 1<<16-1 || oper < 0 || oper > int(OperStopping) {
-		return Server{}, fmt.Errorf("%w: states %d and %d of %s", ErrParse, oper, admin, s.ServerID)
+		return fmt.Errorf("%w: states %d and %d of %s", ErrParse, oper, admin, w.word(at[colServer]))
 	}
 	s.Admin, s.Oper = Admin(admin), Oper(oper)
 	s.Up = (s.Oper == OperRunning || s.Oper == OperStarting) && !s.Admin.Has(inMaintenance)
-	if name := fields[at[colFQDN]]; name != "-" {
-		s.FQDN = name
+	return nil
+}
+
+func fqdn(word string) string {
+	if word == "-" {
+		return ""
 	}
-	return s, nil
+	return word
 }
 
-func (s Server) sameText(o Server) bool {
-	return s.Server == o.Server && s.Backend == o.Backend && s.Addr == o.Addr && s.FQDN == o.FQDN
+// named says whether the names of a server are those of the line.
+func (s *Server) named(w *words, at *[columns]int) bool {
+	return s.Server == w.word(at[colServer]) && s.Backend == w.word(at[colBackend]) &&
+		s.Addr == w.word(at[colAddr]) && s.FQDN == fqdn(w.word(at[colFQDN]))
 }
 
-// ownText lets go of the answer that the strings were cut from.
-func ownText(s Server) Server {
-	s.ServerID = ServerID{strings.Clone(s.Backend), strings.Clone(s.Server)}
-	s.Addr, s.FQDN = strings.Clone(s.Addr), strings.Clone(s.FQDN)
-	return s
+// name copies the names out of the line, so that the whole answer can be let go.
+func (s *Server) name(w *words, at *[columns]int) {
+	s.ServerID = ServerID{strings.Clone(w.word(at[colBackend])), strings.Clone(w.word(at[colServer]))}
+	s.Addr, s.FQDN = strings.Clone(w.word(at[colAddr])), strings.Clone(fqdn(w.word(at[colFQDN])))
 }

@@ -285,7 +285,8 @@ func TestOthersHoldAllConnections(t *testing.T) {
 	i.Set(toB)
 	o, d := i.until("applied over the held connection", func(o Observation) bool { return o.Applied == 2 })
 	t.Logf("after %v: %s %s", d, o.Reason, o.Detail)
-	time.Sleep(500 * time.Millisecond)
+	i.until("said so", func(o Observation) bool { return o.Alive && o.Reason == ReasonSocketGone })
+	time.Sleep(300 * time.Millisecond)
 	if o := i.Observed(); !o.Alive || o.Reason != ReasonSocketGone {
 		t.Fatalf("%+v", o)
 	}

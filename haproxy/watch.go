@@ -32,6 +32,13 @@ type verdict struct {
 	held  *held      // set if only this connection answers
 }
 
+// A loan is a conversation that the watch has used and the worker may use now. It
+// must be given back, with the error that ended its use, or nil.
+type loan struct {
+	c        *conversation
+	giveBack func(error)
+}
+
 // watch finds out whether HAProxy is alive, and which process it is. It never
 // waits for anything but the answer to its own small question, so it is not held
 // up by what goes on elsewhere.
@@ -43,7 +50,8 @@ type watch struct {
 	report  func(verdict)   // called for each look, in order
 	// offer passes on a conversation that has served its purpose here, and says
 	// whether somebody took it.
-	offer func(*conversation) bool
+	offer func(*loan) bool
+	holds func(*held) // what is held now, for others to borrow
 
 	held *held
 	last Info // who answered last
@@ -92,20 +100,71 @@ func (w *watch) rest(ctx context.Context, v verdict) time.Duration {
 	return 0
 }
 
-// look asks once, over a fresh connection and, if that fails, over the held one.
+// look asks once: over the held connection while that is young and free, else
+// over a fresh one; what does not answer over the one is asked over the other.
 // Together they have the timeout: HAProxy is hung when it has been silent so
 // long, not earlier.
 func (w *watch) look(ctx context.Context, grace time.Duration) verdict {
 	start := time.Now()
-	silence := w.timeout
+	if grace == 0 && w.held != nil && start.Sub(w.held.since) <= renewHeld {
+		v, done := w.lookHeld()
+		if done {
+			return v
+		}
+		if v.fault != nil && v.fault.Reason == ReasonDied {
+			grace = min(endGrace, w.timeout)
+		}
+	}
+	return w.lookAfresh(ctx, grace, start)
+}
+
+// lookHeld asks over the held connection, and lends it to the worker then. If
+// that does not settle the matter, it must be asked afresh; the verdict has only
+// the fault then.
+func (w *watch) lookHeld() (v verdict, done bool) {
+	h := w.held
+	c := h.take(0, w.timeout*2/3)
+	if c == nil && h.over() {
+		w.drop()
+		return verdict{fault: &talkError{Reason: ReasonDied, Detail: mend(ReasonDied, w.socket)}}, false
+	}
+	if c == nil {
+		if h.isClosed() {
+			w.drop()
+		}
+		return verdict{}, false // else the worker has it
+	}
+	c.silence = w.timeout * 2 / 3
+	err := c.again()
+	info := c.info
+	if err == nil && (info.Stopping || info.Process != h.process) {
+		h.giveBack(nil)
+		w.drop() // another process takes over: it must not be kept alive
+		return verdict{}, false
+	}
+	if err != nil {
+		h.giveBack(err)
+		w.drop()
+		return verdict{fault: classify(w.socket, err)}, false
+	}
+	w.last = info
+	if !w.offer(&loan{c, h.giveBack}) {
+		h.giveBack(nil)
+	}
+	return w.approve(info), true
+}
+
+// lookAfresh asks over a fresh connection and, if that fails, over the held one.
+func (w *watch) lookAfresh(ctx context.Context, grace time.Duration, start time.Time) verdict {
+	silence := w.timeout - time.Since(start)
 	switch {
 	case grace > 0:
 		silence = grace
 	case w.held != nil:
-		silence = w.timeout * 2 / 3
+		silence = silence * 2 / 3
 	}
 	var known *Info
-	if w.held != nil && time.Since(w.held.since) <= renewHeld {
+	if w.held != nil {
 		known = &w.last
 	}
 	c, err := converse(ctx, w.socket, silence, silence, known)
@@ -139,9 +198,15 @@ func (w *watch) answered(c *conversation) verdict {
 	if w.held == nil || w.held.process != info.Process || time.Since(w.held.since) > renewHeld {
 		w.drop()
 		w.held = keepOpen(c)
-	} else if !w.offer(c) {
+		w.holds(w.held)
+	} else if !w.offer(&loan{c, func(error) { c.close() }}) {
 		c.close()
 	}
+	return w.approve(info)
+}
+
+// approve is the verdict on a process that answers as it should.
+func (w *watch) approve(info Info) verdict {
 	v := verdict{alive: true, info: info}
 	if info.Level != "admin" {
 		v.fault = &talkError{Reason: ReasonNotAdmin, Detail: mend(ReasonNotAdmin, w.socket) + " (it is " + info.Level + ")"}
@@ -156,8 +221,8 @@ func (w *watch) askHeld(fault *talkError, start time.Time) verdict {
 	}
 	rest := max(w.timeout-time.Since(start), lastChance)
 	var info Info
-	err := w.held.use(rest, func(c *conversation) error {
-		err := c.hello()
+	err := w.held.use(rest, rest, func(c *conversation) error {
+		err := c.again()
 		info = c.info
 		return err
 	})
@@ -166,7 +231,7 @@ func (w *watch) askHeld(fault *talkError, start time.Time) verdict {
 		return verdict{alive: true, info: info, held: w.held, fault: &talkError{
 			Reason: ReasonSocketGone, Detail: mend(ReasonSocketGone, w.socket), Err: fault.Err,
 		}}
-	case errors.Is(err, net.ErrClosed) && fault.Reason == ReasonHung:
+	case errors.Is(err, net.ErrClosed) && w.held.over() && fault.Reason == ReasonHung:
 		fault = &talkError{Reason: ReasonDied, Detail: mend(ReasonDied, w.socket)}
 	}
 	w.drop()
@@ -174,6 +239,7 @@ func (w *watch) askHeld(fault *talkError, start time.Time) verdict {
 }
 
 func (w *watch) drop() {
+	w.holds(nil)
 	w.held.close()
 	w.held = nil
 }

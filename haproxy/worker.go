@@ -63,7 +63,7 @@ func (w *worker) run(ctx context.Context) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
-		var offered *conversation
+		var offered *loan
 		select {
 		case <-ctx.Done():
 			return
@@ -101,7 +101,7 @@ func (w *worker) load() {
 }
 
 // cycle is one conversation: look, compare, send, read back.
-func (w *worker) cycle(ctx context.Context, offered *conversation) {
+func (w *worker) cycle(ctx context.Context, offered *loan) {
 	err := w.talk(ctx, offered, func(c *conversation) error {
 		if c.info.Stopping {
 			return &talkError{Reason: ReasonStopping, Detail: mend(ReasonStopping, w.i.cfg.Socket)}
@@ -130,20 +130,46 @@ func (w *worker) cycle(ctx context.Context, offered *conversation) {
 
 // talk uses the conversation that is offered, or opens one, or uses the one that
 // is held if no new one is to be had.
-func (w *worker) talk(ctx context.Context, c *conversation, f func(*conversation) error) error {
+func (w *worker) talk(ctx context.Context, offered *loan, f func(*conversation) error) error {
 	whole := wholeTalk * w.i.cfg.Timeout
-	if c == nil {
-		if spare := w.i.spare(); spare != nil {
-			return spare.use(whole, f)
-		}
-		var err error
-		if c, err = converse(ctx, w.i.cfg.Socket, w.i.cfg.Timeout, whole, nil); err != nil {
-			return err
-		}
+	if offered != nil {
+		offered.c.silence, offered.c.until = w.i.cfg.Timeout, time.Now().Add(whole)
+		err := f(offered.c)
+		offered.giveBack(err)
+		return err
+	}
+	spare, only := w.i.spare()
+	if only && spare != nil {
+		return spare.use(w.i.cfg.Timeout, whole, f)
+	}
+	if done, err := w.borrow(spare, whole, f); done {
+		return err
+	}
+	c, err := converse(ctx, w.i.cfg.Socket, w.i.cfg.Timeout, whole, nil)
+	if err != nil {
+		return err
 	}
 	defer c.close()
-	c.silence, c.until = w.i.cfg.Timeout, time.Now().Add(whole)
 	return f(c)
+}
+
+// borrow uses the connection that is held, if it is free: there is nothing to
+// open, and it answers when the socket takes no new one. It is not done if that
+// is over, or belongs to a process that is about to end.
+func (w *worker) borrow(h *held, whole time.Duration, f func(*conversation) error) (done bool, err error) {
+	if h == nil {
+		return false, nil
+	}
+	c := h.take(0, whole)
+	if c == nil {
+		return false, nil
+	}
+	c.silence = w.i.cfg.Timeout
+	if err = c.again(); err == nil && !c.info.Stopping {
+		done, err = true, f(c)
+	}
+	h.giveBack(err)
+	return done || err != nil && classify(w.i.cfg.Socket, err).Reason == ReasonHung, err
 }
 
 // meet notices another process.
@@ -227,11 +253,11 @@ func remaining(desired Desired, commands []Command, tried map[Command]bool) []Co
 
 // read reads the table and says whether it is as it was.
 func (w *worker) read(c *conversation) (same bool, err error) {
-	table, raw, err := c.servers(w.table)
+	table, raw, err := c.servers(w.table, w.raw)
 	if err != nil {
 		return false, err
 	}
-	same = slices.Equal(table, w.table) && !w.tableAt.IsZero()
+	same = (sameSlice(table, w.table) || slices.Equal(table, w.table)) && !w.tableAt.IsZero()
 	if !same {
 		w.table = table
 	}

@@ -32,6 +32,7 @@ type Fake struct {
 	log      []string
 	answers  map[string]string // of commands with this beginning, instead of the right one
 	mute     bool
+	perLine  bool // one prompt to a line, as since 3.2; else one to a command
 	listener net.Listener
 	conns    map[net.Conn]bool
 	all      sync.WaitGroup
@@ -119,6 +120,10 @@ func (f *Fake) Level(level string) { f.change(func() { f.level = level }) }
 // Answer has commands with this beginning answered with a text instead.
 func (f *Fake) Answer(beginning, text string) { f.change(func() { f.answers[beginning] = text }) }
 
+// PromptPerLine makes it give one prompt to a line, as HAProxy does since 3.2, and
+// not one to each command of the line.
+func (f *Fake) PromptPerLine(yes bool) { f.change(func() { f.perLine = yes }) }
+
 // Edit changes a server past the socket, as its checks or its configuration
 // would.
 func (f *Fake) Edit(name string, edit func(*FakeServer)) {
@@ -171,7 +176,11 @@ func (f *Fake) serve(conn net.Conn) {
 			return
 		}
 		var out strings.Builder
-		for command := range strings.SplitSeq(strings.TrimRight(line, "\n"), ";") {
+		f.mu.Lock()
+		perLine := f.perLine
+		f.mu.Unlock()
+		commands := strings.Split(strings.TrimRight(line, "\n"), ";")
+		for n, command := range commands {
 			if quit {
 				break
 			}
@@ -193,7 +202,7 @@ func (f *Fake) serve(conn net.Conn) {
 				out.WriteString(text)
 			}
 			out.WriteString("\n")
-			if interactive {
+			if interactive && (!perLine || n == len(commands)-1) {
 				out.WriteString("> ")
 			}
 		}

@@ -60,6 +60,7 @@ func startFakeLike(t *testing.T) *Fake {
 
 func TestFakeAnswersAsTheRealOneDoes(t *testing.T) {
 	p, f := Start(t, real), startFakeLike(t)
+	f.PromptPerLine(p.AtLeast(3, 2))
 	for _, line := range script {
 		want, err := p.Ask(line)
 		if err != nil {
@@ -79,6 +80,7 @@ func TestFakeForbidsAsTheRealOneDoes(t *testing.T) {
 	for _, level := range []string{"user", "operator"} {
 		p, f := Start(t, strings.Replace(real, "level admin", "level "+level, 1)), startFakeLike(t)
 		f.Level(level)
+		f.PromptPerLine(p.AtLeast(3, 2))
 		for _, line := range script {
 			want, err := p.Ask(line)
 			if err != nil {

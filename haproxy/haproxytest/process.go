@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -211,6 +212,24 @@ func (p *Process) Do(line string) string {
 	return answer
 }
 
+// AtLeast says whether this HAProxy is of that version or a later one.
+func (p *Process) AtLeast(major, minor int) bool {
+	p.t.Helper()
+	for line := range strings.Lines(p.Do("show info")) {
+		version, ok := strings.CutPrefix(line, "Version: ")
+		if !ok {
+			continue
+		}
+		var a, b int
+		if _, err := fmt.Sscanf(version, "%d.%d", &a, &b); err != nil {
+			p.t.Fatalf("version %q: %v", version, err)
+		}
+		return a > major || a == major && b >= minor
+	}
+	p.t.Fatal("no version")
+	return false
+}
+
 // PID is that of the process started last.
 func (p *Process) PID() int {
 	p.mu.Lock()
@@ -259,19 +278,26 @@ func (p *Process) Kill() {
 func (p *Process) Log() string { return p.log.String() }
 
 // Ports returns ports of 127.0.0.1, as text, that nobody listened at a moment
-// ago.
+// ago. They are below those that the kernel gives to connections, so that nobody
+// has one of them when HAProxy comes to bind it.
 func Ports(tb testing.TB, n int) []string {
 	tb.Helper()
-	ports := make([]string, n)
-	for i := range ports {
-		l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	const low, high = 20000, 32000
+	var ports []string
+	for range 1000 {
+		if len(ports) == n {
+			return ports
+		}
+		address := "127.0.0.1:" + strconv.Itoa(low+rand.IntN(high-low))
+		l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", address)
 		if err != nil {
-			tb.Fatal(err)
+			continue
 		}
 		defer func() { _ = l.Close() }() // at the end, so that they differ
-		ports[i] = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
 	}
-	return ports
+	tb.Fatal("no free port")
+	return nil
 }
 
 // Global is the beginning of a configuration: the socket, short timeouts, and
