@@ -9,6 +9,7 @@
 # make soak    random failures for as long as SOAK says (default 10m)
 # make soak-lease, make model   the same for the lease protocol alone
 # make test-docker    the image and the compose example on a real Docker engine
+# make test-kubernetes  the manifests, decoded into the types of Kubernetes
 # make vuln    known vulnerabilities in the code that is called
 # make licences, make sbom    what the binary is made of (bin/tandem.cdx.json)
 # make build   bin/tandem and bin/pair, bin/hybrid-chat
@@ -41,7 +42,7 @@ REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 TESTFLAGS ?= -race -shuffle=on -timeout 8m
 
 .NOTPARALLEL:
-.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench tune soak soak-lease model scenarios test-activemq test-docker vuln licences sbom clean
+.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench tune soak soak-lease model scenarios test-activemq test-docker test-kubernetes vuln licences sbom clean
 
 all: build
 
@@ -79,6 +80,10 @@ test-docker:
 	.ci/tools $(DOCKER_TOOLS); context=$$(mktemp -d); trap 'rm -rf '$$context EXIT; \
 	examples/compose/bases; examples/compose/context $$context; examples/compose/build $$context; \
 	TANDEM_TEST_DOCKER=1 $(GO) test -count=1 -v -timeout 20m ./examples/compose
+
+# A module of its own: what it needs is no dependency of tandem's.
+test-kubernetes:
+	cd examples/kubernetes/validate && $(GO) test -count=1 ./...
 
 vuln:
 	@.ci/vuln || [ $$? = 75 ]
