@@ -194,3 +194,95 @@ func alerts(t *testing.T, scrapes map[string][]sample) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestObservingBesideKeepalivedTouchesNothing runs tandem with TANDEM_OBSERVE on
+// a pair that keepalived serves: it sees a failure, tells what it would have
+// done, and leaves addresses, nftables and HAProxy as they were.
+func TestObservingBesideKeepalivedTouchesNothing(t *testing.T) {
+	if _, err := exec.LookPath("keepalived"); err != nil {
+		t.Skip("SKIPPED: TANDEM IS NOT TRIED BESIDE KEEPALIVED: there is none (apt-get install keepalived)")
+	}
+	observer := lab.Tandem{Program: tandem(t), Env: map[string]string{"TANDEM_OBSERVE": "true"}}
+	l := start(t, lab.Config{System: lab.Keepalived{}})
+	if err := l.Settled(t.Context(), 40*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	before := touched(t, l)
+	for _, node := range observer.Nodes() {
+		spec, err := observer.Spec(l, l.Node(node))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Start(node, spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var s status.Status
+	observed := func(node string) string {
+		cmd := exec.CommandContext(t.Context(), observer.Program, "status", "--json")
+		cmd.Env = append(os.Environ(), "TANDEM_SOCKET="+lab.ControlSocket(l.Node(node)))
+		out, _ := cmd.Output() // its code tells the health
+		if s = (status.Status{}); json.Unmarshal(out, &s) != nil {
+			return ""
+		}
+		for _, lease := range s.Leases {
+			if lease.Resource == "vip/default" {
+				return lease.Holder
+			}
+		}
+		return ""
+	}
+	until(t, 20*time.Second, "the observers agree", func() bool { h := observed("lb1"); return h != "" && h == observed("lb2") })
+	if !s.Observe {
+		t.Errorf("the status does not say that it only observes: %+v", s)
+	}
+	if after := touched(t, l); after != before {
+		t.Errorf("it was touched:\n%s\nbefore:\n%s", after, before)
+	}
+	holder := observed("lb1")
+	other := map[string]string{"lb1": "lb2", "lb2": "lb1"}[holder]
+	if err := l.Kill(holder, "haproxy"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, 20*time.Second, "the other would have taken over", func() bool { return observed(other) == other })
+	for _, lb := range lab.LBs() {
+		if tables := inside(t, l, lb, "nft", "list", "tables"); strings.Contains(tables, "tandem") {
+			t.Errorf("%s has nftables of tandem: %s", lb, tables)
+		}
+	}
+}
+
+// touched is all that a sidecar could have changed on the load balancers, but
+// for what keepalived changes itself.
+func touched(t *testing.T, l *lab.Lab) string {
+	t.Helper()
+	var b strings.Builder
+	for _, lb := range lab.LBs() {
+		b.WriteString(inside(t, l, lb, "ip", "-o", "-4", "addr", "show", "eth0") + inside(t, l, lb, "nft", "list", "tables"))
+		conn, err := net.Dial("unix", l.Socket(lb))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.WriteString(conn, "show stat -1 4 -1\n")
+		table, readErr := io.ReadAll(conn)
+		_ = conn.Close()
+		if err != nil || readErr != nil {
+			t.Fatal(err, readErr)
+		}
+		for line := range strings.Lines(string(table)) {
+			if f := strings.Split(line, ","); len(f) > 18 {
+				fmt.Fprintln(&b, lb, f[0], f[1], f[17], f[18]) // backend, server, status, weight
+			}
+		}
+	}
+	return b.String()
+}
+
+func inside(t *testing.T, l *lab.Lab, node string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "ip", append([]string{"netns", "exec", l.Node(node).NS}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
