@@ -96,7 +96,18 @@ func (s *stage) open(ctx context.Context) error {
 	if err := s.platform.up(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(s.boot(ctx, "lb1", "ccm", "comm", "mre", "chat", "reporting", "amq"), s.boot(ctx, "lb2", "ccm", "amq")); err != nil {
+	if err := s.boot(ctx, "lb1", "ccm", "comm", "mre", "chat", "reporting", "amq"); err != nil {
+		return err
+	}
+	if store() != "" {
+		// Real brokers fight for one lock. Were amq-b first, the rows would begin
+		// with switches that are not theirs, and three are all that may follow each
+		// other without an acknowledgement.
+		if err := s.await(ctx, time.Minute, "amq-a", func() error { return s.isState(ctx, "amq/amq-a", "ready") }); err != nil {
+			return err
+		}
+	}
+	if err := s.boot(ctx, "lb2", "ccm", "amq"); err != nil {
 		return err
 	}
 	if err := s.await(ctx, 30*time.Second, "site a active", func() error { return s.activeAt(ctx, "a") }); err != nil {

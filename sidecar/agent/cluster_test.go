@@ -229,6 +229,7 @@ type cluster struct {
 	names []string
 	alone bool // pair mode: two holders are possible
 	deps  func(name string, d *agent.Deps)
+	wires map[string]*gossiptest.Transport
 }
 
 var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946", "witness2": "10.0.0.15:7946", "witness3": "10.0.0.16:7946"}
@@ -244,7 +245,7 @@ func newClusterWith(t *testing.T, names []string, edit func(string, *agent.Confi
 		deps:  deps,
 		names: names,
 		t:     t, net: gossiptest.NewNetwork(1), start: time.Now(), nodes: map[string]*node{},
-		log: &journal{start: time.Now()}, edit: edit,
+		log: &journal{start: time.Now()}, edit: edit, wires: map[string]*gossiptest.Transport{},
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	c.stop = cancel
@@ -295,9 +296,10 @@ func (c *cluster) boot(ctx context.Context, name string) {
 		peers = append(peers, gossip.Peer{Name: n, Addr: addresses[n]})
 		addr[n] = netip.MustParseAddrPort(addresses[n]).Addr()
 	}
+	c.wires[name] = c.net.Transport(addresses[name])
 	g, err := gossip.New(gossip.Config{
 		Node: name, Boot: fmt.Sprintf("%x", inc[:4]), Cluster: "test", Bind: addresses[name], Insecure: true,
-		Peers: peers, Log: zap.NewNop(), Transport: c.net.Transport(addresses[name]),
+		Peers: peers, Log: zap.NewNop(), Transport: c.wires[name],
 	})
 	if err != nil {
 		c.t.Fatal(err)
