@@ -139,6 +139,7 @@ type Status struct {
 	Self     bool          // this node holds it
 	Deadline time.Duration // Self: when it must have let go
 	Expires  time.Duration // not Self: when this node stops believing in Holder
+	Told     time.Duration // not Self: the end of the lease as its holder told it last; 0: nobody did, or it is over
 	Value    Value         // the last decided one that this node knows
 	Epoch    uint64        // of Value
 	Asked    time.Duration // the lease length this node asks for

@@ -22,6 +22,9 @@ func (m *Machine) Status(now time.Duration) []Status {
 		}
 		if !s.Self {
 			s.Holder, s.Expires = m.believed(r, now)
+			if h := r.hint; now < h.until && h.ballot.Owner() != m.owner {
+				s.Told = h.until
+			}
 		}
 		all = append(all, s)
 	}

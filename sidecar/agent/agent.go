@@ -170,6 +170,7 @@ type Agent struct {
 	unsaved       map[string]lease.Record // what could not be written to disk yet
 	releasedAt    time.Duration           // when the last lease was let go
 	decidingSince time.Duration           // when the site lease was taken up
+	telling       reach                   // how far ahead this node said that its site lease goes
 	siteHeardAt   time.Duration           // when a live holder of the site lease was last known
 	pathSince     time.Duration           // since when another sees the active site and this node does not
 	lbSeen        map[string]lbSeen

@@ -232,7 +232,7 @@ type cluster struct {
 	wires map[string]*gossiptest.Transport
 }
 
-var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946", "witness2": "10.0.0.15:7946", "witness3": "10.0.0.16:7946"}
+var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946", "witness2": "10.0.0.15:7946", "witness3": "10.0.0.16:7946", "lb4": "10.0.0.17:7946"}
 
 func newCluster(t *testing.T, names []string, edit func(string, *agent.Config)) *cluster {
 	t.Helper()

@@ -41,6 +41,7 @@ type hand struct {
 	dead bool
 	told bool // it has told HAProxy anything
 	ice  chan struct{}
+	woke time.Time
 }
 
 func (h *hand) is(what *bool) bool { h.mu.Lock(); defer h.mu.Unlock(); return *what }
@@ -58,11 +59,16 @@ func (h *hand) thaw() {
 	defer h.mu.Unlock()
 	if h.ice != nil {
 		close(h.ice)
-		h.ice = nil
+		h.ice, h.woke = nil, time.Now()
 	}
 }
 
 func (h *hand) frozen() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.ice != nil }
+
+// dazed: it stands still, or has not had the time to see what has changed.
+func (h *hand) dazed() bool { return h.frozen() || time.Since(h.wokeAt()) < 100*time.Millisecond }
+
+func (h *hand) wokeAt() time.Time { h.mu.Lock(); defer h.mu.Unlock(); return h.woke }
 
 func (h *hand) wait() {
 	h.mu.Lock()
@@ -122,7 +128,7 @@ func newArena(t *testing.T, seed uint64) *arena {
 	log := &journal{}
 	begin := time.Now()
 	for _, lb := range arenaLBs {
-		k := &kernel{start: begin, node: lb, role: map[string]vip.Role{}, log: log, carrier: true, events: make(chan vip.Event)}
+		k := &kernel{start: begin, node: lb, role: map[string]vip.Role{}, sought: map[string]time.Duration{}, log: log, carrier: true, events: make(chan vip.Event)}
 		a.machines[lb] = &machine{kernel: k, proxy: newProxy(lb, log)}
 	}
 	edit := func(_ string, c *agent.Config) {
@@ -153,7 +159,7 @@ func newArena(t *testing.T, seed uint64) *arena {
 func (a *arena) serving(lb string) (sites []string) {
 	m := a.machines[lb]
 	h := m.hand
-	if !m.holds("default") && (h.frozen() || h.is(&h.dead) || !h.is(&h.told)) {
+	if !m.holds("default") && (h.dazed() || h.is(&h.dead) || !h.is(&h.told)) {
 		return nil
 	}
 	if m.proxy.mu.Lock(); m.hung || !m.proxy.o.Alive {

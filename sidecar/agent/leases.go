@@ -204,6 +204,10 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 // renewed extends the fence to the new deadline.
 func (a *Agent) renewed(r lease.Renewed) {
 	a.metrics.renewals.answered(r.Resource, a.deps.Now())
+	if r.Resource == ResourceSite {
+		now := a.deps.Now()
+		a.telling.note(now, r.Deadline-now, lease.Remember(a.cfg.MaxLease))
+	}
 	if g := a.groupOf(r.Resource); g != nil && g.holding {
 		g.deadline = r.Deadline
 		a.setVIP(g, g.desired())

@@ -65,11 +65,12 @@ func (a *Agent) quorate(now time.Duration) bool {
 		if s.Resource != ResourceSite {
 			continue
 		}
-		expires := s.Expires
+		// What this node's own voter voted for outlasts the lease, and says nothing.
+		expires := s.Told
 		if s.Self {
 			expires = s.Deadline
 		}
-		if s.Holder != "" && expires > now {
+		if expires > now {
 			a.siteHeardAt = now
 			a.wakeAt(expires)
 		}

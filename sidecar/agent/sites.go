@@ -14,6 +14,7 @@ func (a *Agent) becomeDecider(t lease.TakeUp) {
 	clear(a.orders) // of an earlier term: what is still needed is asked for again
 	clear(a.underWay)
 	a.decider, a.decidingSince = site.NewDecider(*a.cfg.Sites), a.deps.Now()
+	a.telling.note(a.decidingSince, t.Deadline-a.decidingSince, lease.Remember(a.cfg.MaxLease))
 	d, err := site.Decode(t.Value.Data)
 	if err != nil {
 		// A value of a version that this one cannot read: better to go by what

@@ -59,6 +59,9 @@ func (a *Agent) reportOf(node string, now time.Duration) *report {
 
 func (a *Agent) nodeWorld(name string, r *report, now time.Duration) site.NodeWorld {
 	n := site.NodeWorld{Node: name, Alive: a.alive(name, now)}
+	if !n.Alive {
+		n.Silent, n.Lingers = a.silent(name, now), a.lingers(name, now)
+	}
 	if r == nil {
 		return n
 	}

@@ -26,7 +26,8 @@
 //     lease came within the lease's length, by this node's own clock. A node
 //     that just started is given the same length before it is not quorate.
 //     Config.IsolatedAfter must be longer than that length, stretched for
-//     clock rates, plus the time in which HAProxy drains.
+//     clock rates, plus the time in which HAProxy drains. Where the caller knows
+//     that no more was told to a node that is silent, NodeWorld.Lingers says so.
 //  4. Do not carry a virtual IP before the present decision is applied; that
 //     holds for a HAProxy that hung and woke, too.
 //
@@ -58,8 +59,9 @@
 //     site usable, save failback.
 //   - There is at most one active site in a decision, and in exclusive none
 //     between two. The phase that drains is left when every live load balancer
-//     has applied it and every unreachable one has had IsolatedAfter, counted
-//     from the phase and from when it was last alive. Hence no mix of decisions
+//     has applied it and every unreachable one has had IsolatedAfter, or what
+//     NodeWorld.Lingers says if that is less, counted from the phase and from
+//     when it was last heard. Hence no mix of decisions
 //     that load balancers may be at routes to two sites.
 //   - At most FlapMax automatic switches of a group begin within FlapWindow.
 //   - A completed phase is not repeated. A hook whose completion is recorded

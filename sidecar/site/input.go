@@ -38,6 +38,10 @@ type NodeWorld struct {
 	View         *View // nil: none yet
 	ViewAge      time.Duration
 	AppliedEpoch uint64 // highest epoch that its HAProxy was read back to obey
+
+	// Of one that is not Alive:
+	Silent  time.Duration // since when nothing came from it; 0: not known
+	Lingers time.Duration // how long it may route on without word, when that is less than Config.IsolatedAfter; 0: it is not
 }
 
 // CommandKind is what an operator may ask of the decider.

@@ -252,6 +252,7 @@ func TestPromisesHoldWhateverHappens(t *testing.T) {
 		s := newSim(t, drawConfig(t), []string{"lb1", "lb2", "lb3"}[:rapid.IntRange(1, 3).Draw(t, "lbs")]...)
 		s.print = func(format string, args ...any) { t.Logf("%v "+format, append([]any{s.now}, args...)...) }
 		c := &chaos{s: s, j: newJudge(s), human: rapid.Bool().Draw(t, "human")}
+		s.lingers = rapid.SampledFrom([]time.Duration{0, simLingers}).Draw(t, "lingers")
 		s.policy[HookTakeover] = rapid.SampledFrom([]string{"ok", "wait"}).Draw(t, "hooks")
 		s.start(true)
 		for range rapid.IntRange(1, 30).Draw(t, "events") {

@@ -15,9 +15,11 @@ type fataler interface {
 }
 
 // The simulation's lease: an isolated load balancer drains after simLease at
-// the latest, the decider hears of a death after simHeard.
+// the latest, the decider hears of a death after simHeard. How long it waits
+// for one that is silent it is told, or goes by simIsolated.
 const (
 	simLease    = time.Second
+	simLingers  = simLease + 10*time.Millisecond
 	simIsolated = 1500 * time.Millisecond
 	simHeard    = 300 * time.Millisecond
 	simWall     = 1_700_000_000_000
@@ -74,6 +76,7 @@ type sim struct {
 	lost     map[string]bool // hooks whose node was lost
 	policy   map[HookKind]string
 	hookable []string
+	lingers  time.Duration
 	decideIn time.Duration
 	applyIn  time.Duration
 	path     *PathHint
@@ -178,6 +181,9 @@ func (s *sim) world() World {
 		n := NodeWorld{
 			Node: l.name, Alive: s.now < l.lostAt+simHeard, HAProxyAlive: l.haproxy, Barred: l.barred,
 			View: &view, ViewAge: s.now - l.viewAt, AppliedEpoch: l.applied,
+		}
+		if !n.Alive {
+			n.Silent, n.Lingers = s.now-l.lostAt, s.lingers
 		}
 		w.Nodes = append(w.Nodes, n)
 	}

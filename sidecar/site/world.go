@@ -28,6 +28,9 @@ func (d *Decider) setWorld(w World) {
 			if !n.live() && !o.live() {
 				x.liveAt = o.liveAt
 			}
+			if !n.Alive && n.Silent > 0 { // it was silent before it was missed
+				x.liveAt = min(x.liveAt, d.now-n.Silent)
+			}
 		}
 		d.nodes = append(d.nodes, x)
 	}
@@ -205,7 +208,7 @@ func (d *Decider) waitFor(i int, n *node) (bool, Reason) {
 	case barrier && n.live():
 		return true, ""
 	case barrier:
-		at := max(m.phaseAt, n.liveAt) + d.cfg.IsolatedAfter
+		at := max(m.phaseAt, n.liveAt) + d.lingers(n)
 		d.wakeAt(at)
 		return d.now < at, ReasonIsolatedGone
 	case !n.live():
@@ -215,6 +218,16 @@ func (d *Decider) waitFor(i int, n *node) (bool, Reason) {
 		d.wakeAt(at)
 		return d.now < at, ReasonApplyTimeout
 	}
+}
+
+// lingers is how long a load balancer that is not live may route on: to be
+// counted from the phase, since what it hears after that tells it to drain, and
+// from when it was last live.
+func (d *Decider) lingers(n *node) time.Duration {
+	if n.Alive || n.Lingers <= 0 {
+		return d.cfg.IsolatedAfter
+	}
+	return min(n.Lingers, d.cfg.IsolatedAfter)
 }
 
 // applied says whether every load balancer that must be waited for has applied
