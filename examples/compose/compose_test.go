@@ -40,9 +40,8 @@ func docker(t *testing.T, args ...string) string {
 func try(ctx context.Context, program string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, program, args...).Output()
 	if err != nil {
-		var exit *exec.ExitError
 		said := ""
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			said = string(exit.Stderr)
 		}
 		return string(out), fmt.Errorf("%s %s: %w: %s%s", program, strings.Join(args, " "), err, out, said)
@@ -205,7 +204,8 @@ var tests = []struct {
 		// The interface that comes back has another name: the namespace is made anew.
 		[][]string{
 			{"network", "connect", "--ip", "IP", "NETWORK", "HOLDER"},
-			{"restart", "--time", "1", "HOLDER"}, {"restart", "--time", "1", "HOLDER-haproxy", "HOLDER-tandem"},
+			{"restart", "--time", "1", "HOLDER"},
+			{"restart", "--time", "1", "HOLDER-haproxy", "HOLDER-tandem"},
 		},
 	},
 }

@@ -397,7 +397,12 @@ func TestOrphansDoNotBecomeZombies(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- Reaper{Log: zap.NewNop()}.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	r.Submit(job("x", 1, "for i in 1 2 3; do (setsid sleep 0.2 & echo $! >"+dir+"/$i) & done; wait"))
 	if res := r.get(t); !res.OK {
 		t.Fatalf("%+v", res)

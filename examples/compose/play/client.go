@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -165,7 +166,7 @@ func word(err error) string {
 func (c *client) report() {
 	at := now()
 	n := c.notice(at - time.Second)
-	fmt.Printf("%s  %3d answered  %3d failed  longest silence %4.0f ms  by %v from %v\n",
+	fmt.Fprintf(os.Stdout, "%s  %3d answered  %3d failed  longest silence %4.0f ms  by %v from %v\n",
 		time.Now().Format(time.TimeOnly), n.Requests-n.Failed, n.Failed, n.Outage, keys(n.LBs), keys(n.Servers))
 	c.mu.Lock()
 	defer c.mu.Unlock()
