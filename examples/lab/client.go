@@ -21,7 +21,8 @@ type Client struct {
 func newClient(l *Lab) (*Client, error) {
 	c := &Client{interval: l.Interval}
 	cmd, env, err := childCommand("client", clientArgs{
-		Target: l.Target, Interval: l.Interval, Timeout: l.Timeout, Keep: max(l.Keep, 0), Pace: l.Pace, Paths: l.Paths,
+		Target: l.Target, Interval: l.Interval, Timeout: l.Timeout, Paths: l.Paths,
+		Loads: append([]Load{{Kind: KindKeep, Count: max(l.Keep, 0), Pace: l.Pace, Path: l.Paths[0]}}, l.Loads...),
 	})
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,9 +20,8 @@ type clientArgs struct {
 	Target   string        // host:port
 	Interval time.Duration // between two new connections
 	Timeout  time.Duration // of one request, all in all
-	Keep     int           // kept connections
-	Pace     time.Duration // between two requests on a kept connection
-	Paths    []string      // asked for in turn on new connections; kept ones ask for the first
+	Paths    []string      // asked for in turn on new connections
+	Loads    []Load
 }
 
 // driver is the client at work, in its own process.
@@ -36,8 +36,10 @@ type driver struct {
 // before, and writes a line for each request.
 func drive(args clientArgs) error {
 	d := &driver{clientArgs: args, out: bufio.NewWriterSize(os.Stdout, 1<<16), running: map[time.Duration]int{}}
-	for i := range args.Keep {
-		go d.keep(time.Duration(i) * args.Pace / time.Duration(args.Keep))
+	for _, load := range args.Loads {
+		for i := range load.Count {
+			go d.keep(load, time.Duration(i)*load.Pace/time.Duration(load.Count))
+		}
 	}
 	flush := time.NewTicker(20 * time.Millisecond)
 	tick := time.NewTicker(args.Interval)
@@ -118,54 +120,96 @@ func (d *driver) fresh(start time.Duration, path string) {
 // keep sends a request every pace on one connection as long as it lasts. A
 // connection that the other side ends in order (Connection: close, or between
 // two requests) is replaced without complaint.
-func (d *driver) keep(offset time.Duration) {
+func (d *driver) keep(load Load, offset time.Duration) {
 	time.Sleep(offset)
+	to := cmp.Or(load.To, d.Target)
 	for {
-		conn, err := (&net.Dialer{Timeout: d.Timeout, KeepAlive: -1}).DialContext(context.Background(), "tcp", d.Target)
-		if err != nil {
-			time.Sleep(d.Pace)
+		conn, err := (&net.Dialer{Timeout: d.Timeout, KeepAlive: -1}).DialContext(context.Background(), "tcp", to)
+		if err != nil { // an address without a holder is the other clients' business
+			time.Sleep(load.Pace)
 			continue
 		}
-		d.talk(conn)
+		if load.Piece > 0 {
+			d.download(conn, load)
+		} else {
+			d.talk(conn, load)
+		}
 		_ = conn.Close()
-		time.Sleep(d.Pace)
+		time.Sleep(load.Pace)
 	}
 }
 
-func (d *driver) talk(conn net.Conn) {
+func (d *driver) talk(conn net.Conn, load Load) {
 	in := bufio.NewReader(conn)
-	for n := 0; ; n++ {
-		start := Now()
-		d.begin(start)
-		r := Request{Kind: KindKeep, Start: start, Path: d.Paths[0]}
-		_ = conn.SetDeadline(time.Now().Add(5 * d.Timeout))
-		err := ask(conn, in, "keep-alive", &r)
-		r.Took, r.Err = Now()-start, word(err)
-		if n > 0 || err == nil { // an address without a holder is the other clients' business
-			d.note(r)
-		}
-		d.end(start)
-		if err != nil || !r.OK() || r.ended {
-			return
-		}
-		time.Sleep(d.Pace)
+	r := Request{Kind: load.Kind, Path: load.Path, First: true}
+	for d.step(conn, &r, func() error { return ask(conn, in, "keep-alive", &r) }) && r.OK() && !r.ended {
+		r.First = false
+		time.Sleep(load.Pace)
 	}
+}
+
+// download reads an answer that does not end, piece by piece. Each piece counts
+// as a request.
+func (d *driver) download(conn net.Conn, load Load) {
+	if tcp, ok := conn.(*net.TCPConn); ok { // what is not read is to wait at the other side
+		_ = tcp.SetReadBuffer(2 * load.Piece)
+	}
+	in := bufio.NewReader(conn)
+	r := Request{Kind: load.Kind, Path: load.Path, First: true}
+	var body io.Reader
+	begun := d.step(conn, &r, func() error {
+		res, err := request(conn, in, "close", &r)
+		if err == nil {
+			body = res.Body
+		}
+		return err
+	})
+	for begun && r.Status == http.StatusOK {
+		r.First = false
+		time.Sleep(load.Pace)
+		begun = d.step(conn, &r, func() error {
+			_, err := io.CopyN(io.Discard, body, int64(load.Piece))
+			return err
+		})
+	}
+}
+
+// step is one request on a kept connection, or a piece of an answer. It tells
+// whether the connection still lasts.
+func (d *driver) step(conn net.Conn, r *Request, f func() error) bool {
+	r.Start = Now()
+	d.begin(r.Start)
+	defer d.end(r.Start)
+	_ = conn.SetDeadline(time.Now().Add(5 * d.Timeout))
+	err := f()
+	r.Took, r.Err = Now()-r.Start, word(err)
+	d.note(*r)
+	return err == nil
 }
 
 // ask sends a request and reads the answer to its end.
 func ask(conn net.Conn, in *bufio.Reader, connection string, r *Request) error {
-	_, err := io.WriteString(conn, "GET "+r.Path+" HTTP/1.1\r\nHost: lab\r\nConnection: "+connection+"\r\n\r\n")
+	res, err := request(conn, in, connection, r)
 	if err != nil {
 		return err
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	return errors.Join(err, res.Body.Close())
+}
+
+// request sends a request and reads the head of the answer.
+func request(conn net.Conn, in *bufio.Reader, connection string, r *Request) (*http.Response, error) {
+	_, err := io.WriteString(conn, "GET "+r.Path+" HTTP/1.1\r\nHost: lab\r\nConnection: "+connection+"\r\n\r\n")
+	if err != nil {
+		return nil, err
 	}
 	res, err := http.ReadResponse(in, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.Status, r.Server, r.LB = res.StatusCode, res.Header.Get("X-Server"), res.Header.Get("X-Lb")
 	r.ended = res.Close
-	_, err = io.Copy(io.Discard, res.Body)
-	return errors.Join(err, res.Body.Close())
+	return res, nil
 }
 
 // word gives an error its name.

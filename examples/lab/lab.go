@@ -24,6 +24,7 @@ type Config struct {
 	Timeout  time.Duration // of a request; default 1 s, the time after which TCP repeats a lost SYN
 	Keep     int           // kept connections of the client; default 4, -1 for none
 	Pace     time.Duration // between two requests on a kept connection; default 50 ms
+	Loads    []Load        // more kept connections of the client
 	Target   string        // of the client, host:port; default the virtual IP, port 80
 	Paths    []string      // that the client asks for in turn; default /
 	// HAProxy writes the configuration of a load balancer's HAProxy, in place of
@@ -54,6 +55,16 @@ func (c *Config) defaults() {
 	if c.Target == "" {
 		c.Target = VIP().String() + ":80"
 	}
+}
+
+// Load is connections that the client keeps, and replaces when they end.
+type Load struct {
+	Kind  string // of the requests on them
+	Count int
+	Pace  time.Duration // between two requests, or two pieces of an answer
+	Path  string        // what is asked for
+	To    string        // host:port; default the client's target
+	Piece int           // bytes that are read at once of one answer that does not end; 0: whole answers
 }
 
 // System is what fails the pair over: tandem or keepalived.

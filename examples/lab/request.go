@@ -14,7 +14,8 @@ type Request struct {
 	Path   string        `json:"p,omitempty"` // what was asked for
 	Status int           `json:"s,omitempty"` // HTTP
 	Server string        `json:"v,omitempty"` // a-1, from HAProxy
-	LB     string        `json:"l,omitempty"` // lb1, from HAProxy
+	LB     string        `json:"l,omitempty"` // lb1, from HAProxy; without an answer who gave the last one on the connection
+	First  bool          `json:"f,omitempty"` // of a kept connection
 	Err    string        `json:"e,omitempty"` // timeout, refused, reset, closed, unreachable …
 
 	ended bool // the other side said that the connection ends with this answer
@@ -26,7 +27,7 @@ func (r Request) OK() bool { return r.Err == "" && r.Status == 200 }
 // Kinds of requests and of other notes of the client.
 const (
 	KindNew  = "new"
-	KindKeep = "keep"
+	KindKeep = "keep" // others: see Load
 	kindLag  = "lag"  // the client itself was late by Took
 	kindDone = "done" // everything that started before Start is complete
 )
@@ -64,7 +65,7 @@ func notice(requests []Request, from, to, interval time.Duration) Noticed {
 			n.Lag = max(n.Lag, r.Took)
 		case KindKeep:
 			n.Kept++
-			if r.Err != "" { // an answer of 503 breaks no connection
+			if r.Err != "" && !r.First { // an answer of 503 breaks no connection
 				n.Broken++
 			}
 		case KindNew:

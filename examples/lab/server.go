@@ -21,6 +21,7 @@ type serverArgs struct {
 //	/health    200
 //	/slow?ms=  the name, that much later
 //	/stream    a kilobyte every 10 ms for ms milliseconds
+//	/endless   as much as is read
 func serve(args serverArgs) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -36,6 +37,7 @@ func serve(args serverArgs) error {
 		}
 	})
 	mux.HandleFunc("/stream", stream)
+	mux.HandleFunc("/endless", endless)
 	s := http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", ":"+args.Listen)
 	if err != nil {
@@ -60,6 +62,15 @@ func stream(w http.ResponseWriter, r *http.Request) {
 		}
 		_ = http.NewResponseController(w).Flush()
 		if sleep(r.Context(), 10*time.Millisecond) != nil {
+			return
+		}
+	}
+}
+
+func endless(w http.ResponseWriter, _ *http.Request) {
+	chunk := make([]byte, 1<<14)
+	for {
+		if _, err := w.Write(chunk); err != nil {
 			return
 		}
 	}

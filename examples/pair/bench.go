@@ -178,6 +178,8 @@ type measurement struct {
 
 	Resident int64 // bytes of the daemon; flood row
 	Dropped  int   // datagrams and streams, by its guard; flood row
+
+	kept []lab.Request // on kept connections
 }
 
 func (m measurement) String() string {

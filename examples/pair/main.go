@@ -4,6 +4,7 @@
 //	pair demo    plays a story of failures on it and says what the client noticed
 //	pair lab     leaves it up to be played with
 //	pair do      breaks or mends something in a lab that is up
+//	pair moves   moves the address to and fro under a mixed load
 //	pair bench   measures every kind of failure, with keepalived beside it
 //	pair tune    compares the lease that tunes itself with fixed ones
 //
@@ -39,7 +40,7 @@ func run() int {
 	var program string
 	root.PersistentFlags().StringVar(&program, "tandem", beside("tandem"), "the tandem binary")
 	root.AddCommand(demoCommand(&program), labCommand(&program), doCommand(), benchCommand(&program),
-		soakCommand(&program), tuneCommand(&program), ableCommand())
+		movesCommand(&program), soakCommand(&program), tuneCommand(&program), ableCommand())
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:

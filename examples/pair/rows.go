@@ -110,6 +110,16 @@ func addressRows() []row {
 			name: "move", title: "planned move of the address", watch: 3 * time.Second, fault: plannedMove,
 		},
 		{
+			name: "move-old-dies", title: "the old holder loses power in the grace of a planned move", watch: 4 * time.Second, only: "tandem",
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return moveAndDie(ctx, l, holder, holder) },
+		},
+		{
+			name: "move-new-dies", title: "the successor loses power in the grace of a planned move", watch: 4 * time.Second, only: "tandem",
+			fault: func(ctx context.Context, l *lab.Lab, holder string) error {
+				return moveAndDie(ctx, l, holder, lab.Other(holder))
+			},
+		},
+		{
 			name: "stop", title: "the daemon of the holder is stopped in order", watch: 3 * time.Second,
 			fault: func(_ context.Context, l *lab.Lab, holder string) error {
 				return l.Proc(holder, daemon(l)).Signal(syscall.SIGTERM)
@@ -237,6 +247,17 @@ func plannedMove(ctx context.Context, l *lab.Lab, holder string) error {
 	return err
 }
 
+// moveAndDie has one of two die soon after a planned move.
+func moveAndDie(ctx context.Context, l *lab.Lab, holder, dies string) error {
+	if err := plannedMove(ctx, l, holder); err != nil {
+		return err
+	}
+	if err := pause(ctx, 500*time.Millisecond); err != nil {
+		return err
+	}
+	return l.PowerOff(ctx, dies)
+}
+
 // footprint says what the daemon uses: the memory now, and the share of a core
 // over the span.
 func footprint(ctx context.Context, l *lab.Lab, m *measurement, span time.Duration) error {
@@ -342,6 +363,11 @@ func measure(ctx context.Context, l *lab.Lab, r row) (m measurement, err error) 
 	to := lab.Now()
 	if m.Noticed, err = l.Client.Noticed(ctx, from, to); err != nil {
 		return m, err
+	}
+	for _, q := range l.Client.Requests(from) {
+		if q.Kind == lab.KindKeep {
+			m.kept = append(m.kept, q)
+		}
 	}
 	m.Judgement = l.Referee.Judge(from, to)
 	m.After = l.Holder()

@@ -27,8 +27,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const ms = time.Millisecond
-
 // tandem builds the binary under test.
 func tandem(t *testing.T) string {
 	t.Helper()
@@ -132,6 +130,25 @@ func claims() []claim {
 				t.Errorf("%d connections broke, %d requests on kept ones; want that all go on within the grace", m.Broken, m.Kept)
 			}
 		}},
+		{"an old holder that dies in the grace leaves nobody hanging", "move-old-dies", soon, func(t *testing.T, l *lab.Lab, m measurement) {
+			t.Helper()
+			moved(t, l, m)
+			lossless(t, l, m)
+			noneHangs(t, m)
+			if m.Broken == 0 {
+				t.Error("no connection of the dead node was reset")
+			}
+		}},
+		{"when the successor dies in the grace the old holder goes on", "move-new-dies", lease, func(t *testing.T, l *lab.Lab, m measurement) {
+			t.Helper()
+			if m.After != m.Holder {
+				t.Errorf("%s holds, want %s again", or(m.After, "nobody"), m.Holder)
+			}
+			noneHangs(t, m)
+			if m.Broken > 0 {
+				t.Errorf("%d connections of the old holder broke", m.Broken)
+			}
+		}},
 		{"an orderly stop hands over", "stop", soon, moved},
 		{"a reload of HAProxy sends nobody to the standby site", "reload", 200 * ms, func(t *testing.T, l *lab.Lab, m measurement) {
 			t.Helper()
@@ -181,6 +198,16 @@ func lossless(t *testing.T, _ *lab.Lab, m measurement) {
 	t.Helper()
 	if m.Failed > 0 {
 		t.Errorf("%d of %d requests failed: %v", m.Failed, m.Requests, m.Errors)
+	}
+}
+
+// noneHangs: what ends is reset.
+func noneHangs(t *testing.T, m measurement) {
+	t.Helper()
+	for _, r := range m.kept {
+		if r.Err == "timeout" {
+			t.Errorf("a kept connection got no answer for %v, and no reset", r.Took)
+		}
 	}
 }
 

@@ -81,3 +81,54 @@ func TestAPortUsedAgainIsResetWhenItsHolderDies(t *testing.T) {
 		})
 	}
 }
+
+// The firewall tracks connections, strictly, and drops what it does not know: a
+// stray must not reach it, and what it knows must not be disturbed.
+const firewall = `table inet firewall {
+	chain input {
+		type filter hook input priority 0; policy accept
+		ct state established,related counter accept
+		ct state invalid counter drop
+		tcp dport 80 ct state new accept
+	}
+}`
+
+func TestPlannedMoveBesideAStatefulFirewall(t *testing.T) {
+	const loose = "net.netfilter.nf_conntrack_tcp_loose"
+	for _, to := range []string{vip4 + ":80", "[" + vip6 + "]:80"} {
+		t.Run(to, func(t *testing.T) {
+			l := newLab(t, "a", "b", "c")
+			m := newMover(l)
+			for _, n := range []string{"a", "b"} {
+				l.in(n, "sh", "-c", "echo '"+firewall+"' | nft -f -")
+				l.in(n, "sysctl", "-qw", loose+"=0")
+			}
+			m.node["a"].ask("hold web %s", testLease)
+			kept, fresh := l.client("c", "keep", to, "20", "50ms"), l.client("c", "dial", to, "20ms")
+			from, next := "a", "b"
+			for range 3 {
+				time.Sleep(300 * time.Millisecond)
+				m.move(from, next, 20*time.Second)
+				from, next = next, from
+			}
+			time.Sleep(500 * time.Millisecond)
+			if m.gap > 180*time.Millisecond {
+				t.Skipf("NOT TESTED: this machine is too busy, %s from yielding to taken up", m.gap)
+			}
+			if r := kept.finish(); r.Failed > 0 || r.By["a"] < 100 || r.By["b"] > 0 {
+				t.Errorf("kept connections: %+v", r)
+			}
+			if r := fresh.finish(); r.Failed > 0 || len(r.By) != 2 {
+				t.Errorf("new connections: %+v", r)
+			}
+			for _, n := range []string{"a", "b"} {
+				if got := strings.TrimSpace(l.in(n, "sysctl", "-n", loose)); got != "0" {
+					t.Errorf("%s: %s is %s, want it left at 0", n, loose, got)
+				}
+				if out := l.in(n, "nft", "list", "table", "inet", "firewall"); !strings.Contains(out, "established") || strings.Contains(out, "established,related counter packets 0 ") {
+					t.Errorf("%s: the firewall tracked nothing:\n%s", n, out)
+				}
+			}
+		})
+	}
+}

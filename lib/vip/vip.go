@@ -59,9 +59,10 @@ func (r Role) String() string {
 //
 // A planned move, seen from both sides, with grace g:
 //
-//	old holder   Set(Yielding{Deadline: t+g, NewUntil: t+200ms, Successor: new})  then it releases the lease
+//	old holder   Set(Yielding{Deadline: t+g, NewUntil: lease, Successor: new})  then it releases the lease
 //	new holder   Set(Holding{Deadline: lease, Predecessor: old, StraysUntil: t'+g}), t' its own taking up,
 //	             and the same two with each renewal
+//	old holder   the same with an earlier NewUntil, once the new one holds
 //	old holder   nothing more: what is left is reset shortly before Deadline, and then let go
 type Desired struct {
 	Role Role
@@ -78,7 +79,7 @@ type Desired struct {
 	Predecessor6 netip.Addr
 	StraysUntil  time.Duration
 	// NewUntil: Yielding: new connections that still reach us are served until
-	// then, at most the lease's deadline and 200 ms.
+	// then, at most the lease's deadline.
 	NewUntil time.Duration
 	// Successor, Successor6 (Yielding, may be zero): where new connections go
 	// that reach us after NewUntil, from a client whose neighbour cache has not

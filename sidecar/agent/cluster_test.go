@@ -32,6 +32,7 @@ type kernel struct {
 	node     string
 	role     map[string]vip.Role
 	deadline time.Duration
+	wanted   []vip.Desired
 	log      *journal
 	carrier  bool
 	events   chan vip.Event
@@ -43,7 +44,7 @@ type kernel struct {
 func (k *kernel) Set(group string, d vip.Desired) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.deadline = d.Deadline
+	k.deadline, k.wanted = d.Deadline, append(k.wanted, d)
 	if k.role[group] == d.Role {
 		return nil
 	}

@@ -15,8 +15,14 @@ import (
 )
 
 // overlapNew is how long a node that hands an address over on purpose still
-// serves new connections that reach it: until clients have heard the successor.
+// serves new connections that reach it once the successor has taken up: until
+// clients have heard the successor.
 const overlapNew = 200 * time.Millisecond
+
+// graceSlack is how much longer than the grace the gate lets pass, so that the
+// resets that end the grace leave the node also where they are late: a client
+// whose request has been acknowledged would wait for ever.
+const graceSlack = time.Second
 
 // yieldTold is how long a predecessor has to say that it serves what it carried.
 const yieldTold = time.Second
@@ -185,7 +191,7 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 		// Until its report says otherwise, who handed over still serves what it
 		// carries (see endStrays).
 		g.predecessor = t.Predecessor
-		g.strays, g.straysUntil = a.hopsOf(t.Predecessor, g), now+a.cfg.MoveGrace+time.Second
+		g.strays, g.straysUntil = a.hopsOf(t.Predecessor, g), now+a.cfg.MoveGrace+graceSlack
 	}
 	a.setVIP(g, g.desired())
 	a.moved(g, a.cfg.Node)
@@ -240,6 +246,9 @@ func (a *Agent) leaseDecided(d lease.Decided) {
 	}
 	g.lastHolder = d.Holder
 	a.moved(g, d.Holder)
+	if g.yielding() && d.Holder == g.successor {
+		a.succeeded(g)
+	}
 	if d.Holder != a.cfg.Node && g.yielding() && d.Holder != g.successor {
 		// Not the node that was named: it does not send strays back to us.
 		g.yieldUntil = 0
@@ -295,17 +304,32 @@ func (a *Agent) handOver(now time.Duration, g *group, successor string, reason l
 	if grace && successor != "" && a.cfg.MoveGrace > 0 && a.graceWorks() {
 		g.successor = successor
 		g.yieldUntil = now + a.cfg.MoveGrace
-		to := a.hopsOf(successor, g)
-		g.newUntil = min(now+overlapNew, g.deadline)
-		a.setVIP(g, vip.Desired{
-			Role: vip.Yielding, Deadline: g.yieldUntil, NewUntil: g.newUntil, Successor: to.Four, Successor6: to.Six,
-		})
+		g.newUntil = g.deadline
+		a.yield(g)
 	} else if grace && successor != "" {
 		g.successor = successor
 		g.yieldUntil = min(now+overlapNew, g.deadline)
+		g.newUntil = g.yieldUntil
 		a.setVIP(g, vip.Desired{Role: vip.Yielding, Deadline: g.yieldUntil, NewUntil: g.yieldUntil})
 	}
 	a.stepLease(lease.Release{Resource: g.resource, Successor: successor, Reason: reason})
+}
+
+// yield serves what this node carries to its end, and new connections for a
+// while.
+func (a *Agent) yield(g *group) {
+	to := a.hopsOf(g.successor, g)
+	a.setVIP(g, vip.Desired{
+		Role: vip.Yielding, Deadline: g.yieldUntil + graceSlack, NewUntil: g.newUntil, Successor: to.Four, Successor6: to.Six,
+	})
+}
+
+// succeeded is that the successor of a planned move holds the address.
+func (a *Agent) succeeded(g *group) {
+	if until := a.deps.Now() + overlapNew; until < g.newUntil {
+		g.newUntil = until
+		a.yield(g)
+	}
 }
 
 func (a *Agent) graceWorks() bool { return a.kernel(a.deps.Now()).status.Grace.Available }
