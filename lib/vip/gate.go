@@ -80,6 +80,7 @@ func (m *Manager) prepare(g *group, d Desired) error {
 			c.gate = shut
 		}
 	}
+	m.sys.gate.Note()
 	if err := m.writeGate(); err != nil {
 		return err
 	}
@@ -143,11 +144,11 @@ func familyName(six bool) string {
 	return "IPv4"
 }
 
-// keepMine lists our own connections anew, of all addresses that have strays to
-// send: those that begin from now on, and those of an earlier time that are still
-// open. When that fails the old list stays in force.
+// keepMine completes the list of our own connections, of all addresses that have
+// strays to send: those of an earlier time that are still open. When that fails
+// the old list stays in force.
 func (m *Manager) keepMine() error {
-	err := m.sys.gate.Note()
+	var err error
 	var mine []connection
 	for _, g := range m.groups {
 		for _, c := range g.addrs {

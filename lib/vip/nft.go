@@ -32,11 +32,12 @@ type gater interface {
 	// relays nothing yet, since nothing is known of our own connections; after
 	// Mine the next Write does. It says whether somebody had removed them.
 	Write(open map[netip.Addr]opening) (restored bool, err error)
-	// Note begins a new list of our own connections, which are no strays: what
-	// begins from now on is noted in it, beside the list that is in force.
-	Note() error
-	// Mine completes the new list with the connections that are there already,
-	// and drops the old one.
+	// Note begins, with the next Write, a new list of our own connections, which
+	// are no strays: what begins from then on is noted in it, beside the list
+	// that is in force.
+	Note()
+	// Mine completes the new list with the connections that are there already;
+	// the next Write drops the old one.
 	Mine(conns []connection) error
 	// Intact says whether the rules stand as they were put up.
 	Intact() (bool, error)
@@ -63,6 +64,7 @@ type nft struct {
 	hurt   bool // somebody has
 	gen    uint32
 	list   int           // which of mineSets is in force
+	stale  string        // the other one, if it is to be emptied
 	allow  time.Duration // how late the transaction in hand may be carried out
 }
 

@@ -63,7 +63,7 @@ func (n *nft) elements(open map[netip.Addr]opening) (changed bool, err error) {
 	for _, t := range n.tables {
 		want := t.wants(open)
 		for _, name := range sorted(t.sets) {
-			if !t.differs(name, want) {
+			if !t.differs(name, want) && name != n.stale {
 				continue
 			}
 			changed = true
@@ -78,6 +78,7 @@ func (n *nft) elements(open map[netip.Addr]opening) (changed bool, err error) {
 		}
 		t.written, t.dirty = want, false
 	}
+	n.stale = ""
 	return changed, nil
 }
 
@@ -130,23 +131,7 @@ var mineSets = [2]string{setMineA, setMineB}
 
 var errNoRules = errors.New("the rules are not there")
 
-func (n *nft) Note() error { return n.emptyMine(1 - n.list) }
-
-func (n *nft) emptyMine(list int) error {
-	if n.conn == nil || !n.stands {
-		return errNoRules
-	}
-	for _, t := range n.tables {
-		if s := t.sets[mineSets[list]]; s != nil {
-			n.conn.FlushSet(s)
-		}
-	}
-	if err := n.flush(); err != nil {
-		return fmt.Errorf("nft flush set %s: %w", mineSets[list], err)
-	}
-	n.gen++
-	return nil
-}
+func (n *nft) Note() { n.stale = mineSets[1-n.list] }
 
 func (n *nft) Mine(conns []connection) error {
 	if n.conn == nil || !n.stands {
@@ -175,8 +160,8 @@ func (n *nft) Mine(conns []connection) error {
 			n.gen++
 		}
 	}
-	n.list = next
-	return n.emptyMine(1 - next)
+	n.list, n.stale = next, mineSets[1-next]
+	return nil
 }
 
 // key is the form of a tuple in a set: each part is padded to four bytes.

@@ -161,7 +161,7 @@ func TestPlannedMoveAsTheGateSeesIt(t *testing.T) {
 	must(t, m.Set("web", d))
 	got := k.take()
 	for i, want := range []string{
-		"10.77.0.100 until 1ns watch;", "nft flush set mine", "nft add element mine # 1",
+		"nft flush set mine", "10.77.0.100 until 1ns watch;", "nft add element mine # 1",
 		"10.77.0.100 until 1h0m0.5s watch relay 10.77.0.2 until 1h0m30s; fd77::100 until 1h0m0.5s watch relay fe80::2 until 1h0m30s",
 	} {
 		if !strings.Contains(strings.Split(got, "\n")[i], want) {
@@ -186,7 +186,7 @@ func TestPlannedMoveAsTheGateSeesIt(t *testing.T) {
 	k.conns[web4] = nil
 	d.Deadline, d.StraysUntil = c.at+500*ms, d.StraysUntil+time.Second
 	must(t, m.Set("web", d))
-	if got := k.take(); !strings.Contains(got, "\nnft flush set mine\nnft add element mine # 0\n") || strings.Count(got, "watch relay 10.77.0.2") != 2 {
+	if got := k.take(); !strings.HasPrefix(got, "nft flush set mine\nnft { ") || !strings.Contains(got, "\nnft add element mine # 0\nnft { ") || strings.Count(got, "watch relay 10.77.0.2") != 2 {
 		t.Error(got)
 	}
 	must(t, m.Set("web", Desired{Role: Yielding, Deadline: hour + 20*time.Second, NewUntil: c.at, Successor: netip.MustParseAddr("10.77.0.2")}))
