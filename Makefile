@@ -7,6 +7,7 @@
 # make test-activemq  its broker rows with real ActiveMQ brokers (Java)
 # make tune    the lease that tunes itself beside fixed ones (about 90 minutes)
 # make soak    random failures for as long as SOAK says (default 10m)
+# make upgrade a rolling upgrade from the previous commit, in every order
 # make soak-lease, make model   the same for the lease protocol alone
 # make test-docker    the image and the compose example on a real Docker engine
 # make test-kubernetes  the manifests, decoded into the types of Kubernetes
@@ -42,7 +43,7 @@ REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 TESTFLAGS ?= -race -shuffle=on -timeout 8m
 
 .NOTPARALLEL:
-.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench tune soak soak-lease model scenarios test-activemq test-docker test-kubernetes vuln licences sbom clean
+.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench tune soak upgrade soak-lease model scenarios test-activemq test-docker test-kubernetes vuln licences sbom clean
 
 all: build
 
@@ -97,6 +98,11 @@ sbom: build
 SOAK ?= 10m
 soak: tools-lab build
 	$(BIN)/pair soak --for $(SOAK)
+
+# OLD is the commit to come from: make upgrade OLD=v1.0.0
+OLD ?= HEAD~1
+upgrade: tools-lab
+	TANDEM_TEST_UPGRADE=all TANDEM_TEST_OLD=$(OLD) $(GO) test -run TestRollingUpgrade -v -timeout 30m ./examples/pair
 
 # The lease alone against its adversary, and its model with three ballots.
 soak-lease:

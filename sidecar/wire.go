@@ -114,7 +114,7 @@ func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Bui
 		}
 		p.running = append(p.running, w.post, w)
 	}
-	p.running = append(p.running, newKeyring(cfg, network, p.agent, log))
+	p.running = append(p.running, newKeyring(cfg, network, p.agent, log), newNotifier(ctx.Done(), p.agent, log))
 	server := newServer(cfg, p.agent, log, registry)
 	p.running = append(p.running, server)
 	// Whoever has the control socket is this node: only then is what a
