@@ -92,6 +92,7 @@ began=$(ms)
 for name in lb1 lb2 witness; do on "$name" systemctl --no-block start tandem; done
 for name in lb1 lb2 witness; do until_ok 30 "start of $name" on "$name" systemctl is-active --quiet tandem; done
 echo "ready: all three after $(($(ms) - began)) ms"
+until_ok 20 "an address" on lb1 tandem move --to lb1 # the other may have been there first
 until_ok 20 "address on lb1" holds lb1
 until_ok 10 "status line" status_says lb1 "healthy, holds vip/default"
 echo "status line of lb1: $(property lb1 StatusText)"
