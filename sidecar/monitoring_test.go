@@ -35,7 +35,7 @@ func (r *recorder) Register(c prometheus.Collector) error {
 	for d := range all {
 		m := description.FindStringSubmatch(d.String())
 		var labels []string
-		for _, pair := range strings.Split(m[2], ",") {
+		for pair := range strings.SplitSeq(m[2], ",") {
 			name, _, _ := strings.Cut(pair, "=")
 			labels = append(labels, name)
 		}

@@ -29,12 +29,21 @@ type omen struct {
 
 func foretold() []omen {
 	return []omen{
-		{"the active site fails", "site.a=down", func(_ context.Context, l *lab.Lab, _ string) error { return l.KillSite("a") },
-			[]string{"TandemDegraded", "TandemSiteUnusable"}},
-		{"HAProxy of the holder dies", "HOLDER.haproxy=down", func(_ context.Context, l *lab.Lab, holder string) error { return l.Kill(holder, "haproxy") },
-			[]string{"TandemDegraded", "TandemHAProxyDown"}},
-		{"the holder loses power", "HOLDER=down", func(ctx context.Context, l *lab.Lab, holder string) error { return l.PowerOff(ctx, holder) },
-			[]string{"TandemDegraded", "TandemNodeDown"}},
+		{
+			"the active site fails", "site.a=down",
+			func(_ context.Context, l *lab.Lab, _ string) error { return l.KillSite("a") },
+			[]string{"TandemDegraded", "TandemSiteUnusable"},
+		},
+		{
+			"HAProxy of the holder dies", "HOLDER.haproxy=down",
+			func(_ context.Context, l *lab.Lab, holder string) error { return l.Kill(holder, "haproxy") },
+			[]string{"TandemDegraded", "TandemHAProxyDown"},
+		},
+		{
+			"the holder loses power", "HOLDER=down",
+			func(ctx context.Context, l *lab.Lab, holder string) error { return l.PowerOff(ctx, holder) },
+			[]string{"TandemDegraded", "TandemNodeDown"},
+		},
 	}
 }
 

@@ -21,14 +21,14 @@ import (
 // would do, and not what somebody wrote about the code.
 
 const (
-	// rehearsalWay is how long a message takes.
+	// How long a message takes.
 	rehearsalWay = time.Millisecond
-	// rehearsalQuiet is how long nothing must change before it is believed that
+	// How long nothing must change before it is believed that
 	// nothing more will; what the settings let wait comes on top.
 	rehearsalQuiet = 4 * time.Second
-	// rehearsalMost bounds what comes after a fault, besides that.
+	// What comes after a fault is bounded, besides that.
 	rehearsalMost = 2 * time.Minute
-	// rehearsalFollowers is how many nodes without a vote take part.
+	// How many nodes without a vote take part.
 	rehearsalFollowers = 16
 )
 

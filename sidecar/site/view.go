@@ -150,10 +150,10 @@ func (s *SiteView) missing(cfg Config) []string {
 
 // Recount returns the view with other numbers of servers up, judged anew: up
 // says how many a backend has at a site. What is rehearsed is counted so.
-func (v View) Recount(cfg Config, up func(s SiteView, b BackendView) int) View {
-	v.Sites = slices.Clone(v.Sites)
-	for i := range v.Sites {
-		s := &v.Sites[i]
+func (v *View) Recount(cfg Config, up func(s SiteView, b BackendView) int) View {
+	out := View{Node: v.Node, Sites: slices.Clone(v.Sites)}
+	for i := range out.Sites {
+		s := &out.Sites[i]
 		was := *s
 		s.Usable, s.Reason, s.Detail, s.Backends = false, "", "", slices.Clone(s.Backends)
 		for j, b := range s.Backends {
@@ -161,5 +161,5 @@ func (v View) Recount(cfg Config, up func(s SiteView, b BackendView) int) View {
 		}
 		s.judge(cfg)
 	}
-	return v
+	return out
 }

@@ -244,3 +244,19 @@ func isReason(e ast.Expr) bool {
 		return false
 	}
 }
+
+// TestWhyNamesTheCauseOfAHandOver: that somebody released a lease is no cause.
+func TestWhyNamesTheCauseOfAHandOver(t *testing.T) {
+	st := apitest.Pair(noon)
+	history := []status.Transition{
+		{At: noon.Add(-time.Second), Node: "lb2", Resource: "vip/default", Event: "let-go", From: "lb2", To: "lb1", Reason: "died"},
+		{At: noon, Node: "lb1", Resource: "vip/default", Event: "take-up", From: "lb2", To: "lb1", Epoch: 12, Reason: "handed-over"},
+	}
+	var b bytes.Buffer
+	if err := status.RenderWhy(&b, st, history, status.Screen{Now: noon, Width: 120}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "lb2 released it for this reason: died: the process of HAProxy ended.") {
+		t.Error(b.String())
+	}
+}

@@ -74,7 +74,22 @@ func (p *page) whyLease(l Lease, history []Transition, now time.Time) {
 	}
 	p.text(c(""), fmt.Sprintf("%s holds %s, for another %s unless it renews, which it does several times within each lease.",
 		l.Holder, l.Resource, span(ms(l.ExpiresInMS))))
-	p.because(last(history, l.Resource, l.Holder), now)
+	up := last(history, l.Resource, l.Holder)
+	p.because(up, now)
+	if up != nil && up.Reason == "handed-over" {
+		p.letGo(history, *up)
+	}
+}
+
+// letGo says why the former holder released a lease: that is the cause.
+func (p *page) letGo(history []Transition, up Transition) {
+	for i := len(history) - 1; i >= 0; i-- {
+		t := history[i]
+		if t.Resource == up.Resource && t.Event == "let-go" && t.From == up.From && !t.At.After(up.At.Add(time.Second)) {
+			p.text(c("  "), fmt.Sprintf("%s released it for this reason: %s: %s", t.From, t.Reason, cmp.Or(Explain(t.Reason), "see `tandem history`.")))
+			return
+		}
+	}
 }
 
 func (p *page) whySite(s Status, g Site, history []Transition, now time.Time) {
