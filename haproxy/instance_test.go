@@ -166,7 +166,7 @@ func TestHangIsNoticedWithinTimeoutAndAPoll(t *testing.T) {
 	if o.Reason != ReasonHung {
 		t.Errorf("reason %s", o.Reason)
 	}
-	if d < 200*time.Millisecond || d > 700*time.Millisecond {
+	if d < 200*time.Millisecond || d > time.Second { // a machine that stands still is given another look
 		t.Errorf("noticed after %v", d)
 	}
 	p.Signal(syscall.SIGCONT)

@@ -55,6 +55,9 @@ type watch struct {
 
 	held *held
 	last Info // who answered last
+	// only: the last fresh connection got no answer, so the next look is over a
+	// fresh one too, until one does.
+	only bool
 }
 
 // run looks until the context ends.
@@ -106,7 +109,7 @@ func (w *watch) rest(ctx context.Context, v verdict) time.Duration {
 // long, not earlier.
 func (w *watch) look(ctx context.Context, grace time.Duration) verdict {
 	start := time.Now()
-	if grace == 0 && w.held != nil && start.Sub(w.held.since) <= renewHeld {
+	if grace == 0 && !w.only && w.held != nil && start.Sub(w.held.since) <= renewHeld {
 		v, done := w.lookHeld()
 		if done {
 			return v
@@ -189,7 +192,7 @@ func (w *watch) lookAfresh(ctx context.Context, grace time.Duration, start time.
 // closed: it would keep it alive.
 func (w *watch) answered(c *conversation) verdict {
 	info := c.info
-	w.last = info
+	w.last, w.only = info, false
 	if info.Stopping {
 		c.close()
 		w.drop()
@@ -228,6 +231,7 @@ func (w *watch) askHeld(fault *talkError, start time.Time) verdict {
 	})
 	switch {
 	case err == nil && !info.Stopping && info.Process == w.held.process:
+		w.only = true
 		return verdict{alive: true, info: info, held: w.held, fault: &talkError{
 			Reason: ReasonSocketGone, Detail: mend(ReasonSocketGone, w.socket), Err: fault.Err,
 		}}
