@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -19,7 +20,8 @@ import (
 type Config struct {
 	System   System        // what fails the pair over
 	Backends []string      // of HAProxy; default: web. The first is the default backend, /<name>/ goes to the others
-	IPv6     bool          // the virtual address in both families; the client still uses IPv4
+	IPv6     bool          // the virtual address in both families
+	ByIPv6   bool          // the client uses the IPv6 one; it is there then
 	Interval time.Duration // between two new connections of the client; default 5 ms
 	Timeout  time.Duration // of a request; default 1 s, the time after which TCP repeats a lost SYN
 	Keep     int           // kept connections of the client; default 4, -1 for none
@@ -52,8 +54,13 @@ func (c *Config) defaults() {
 	if len(c.Paths) == 0 {
 		c.Paths = []string{"/"}
 	}
+	c.IPv6 = c.IPv6 || c.ByIPv6
 	if c.Target == "" {
-		c.Target = VIP().String() + ":80"
+		ip := VIP()
+		if c.ByIPv6 {
+			ip = VIP6()
+		}
+		c.Target = netip.AddrPortFrom(ip, 80).String()
 	}
 }
 

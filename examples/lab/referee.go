@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -19,7 +20,7 @@ const look = 10 * time.Millisecond
 type Sample struct {
 	At     time.Duration
 	Have   []string // load balancers whose kernel has a virtual IP
-	Answer []string // machines that answer for it on the wire
+	Answer []string // machines that answer for it on the wire, see answers
 }
 
 // Referee looks every 10 ms at who has the virtual IP and who answers for it.
@@ -42,6 +43,9 @@ func newReferee(l *Lab) (*Referee, error) {
 	}
 	if l.IPv6 {
 		r.watch = append(r.watch, VIP6())
+	}
+	if l.ByIPv6 {
+		slices.Reverse(r.watch)
 	}
 	for name, n := range l.nodes {
 		r.nodes[n.MAC.String()] = name
@@ -106,19 +110,7 @@ func (r *Referee) run() {
 // sample asks the wire and the kernels. The answers to a question come within
 // microseconds, but are read one look later, so that none is missed.
 func (r *Referee) sample() {
-	var answer []string
-	for _, a := range r.askers {
-		for _, mac := range a.answers() {
-			name := r.nodes[mac]
-			if name == "" {
-				name = mac
-			}
-			if !slices.Contains(answer, name) {
-				answer = append(answer, name)
-			}
-		}
-	}
-	slices.Sort(answer)
+	answer := r.answers()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n := len(r.samples); n > 0 {
@@ -134,6 +126,23 @@ func (r *Referee) sample() {
 		a.ask()
 	}
 	r.samples = append(r.samples, s)
+}
+
+// answers are the machines that answered for the address that the client uses;
+// if two answered for the other one, those. The two addresses move one after
+// the other, so that one machine for each is as it should be for an instant.
+func (r *Referee) answers() (answer []string) {
+	for i, a := range r.askers {
+		var names []string
+		for _, mac := range a.answers() {
+			names = append(names, cmp.Or(r.nodes[mac], mac))
+		}
+		if i == 0 || len(names) > 1 && len(names) > len(answer) {
+			answer = names
+		}
+	}
+	slices.Sort(answer)
+	return answer
 }
 
 func (r *Referee) has(h *netlink.Handle) bool {

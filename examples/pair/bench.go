@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,7 +22,10 @@ type benchOptions struct {
 	systems []string
 	repeats int
 	output  string
-	ipv6    bool
+	family  string
+	command string // as it was typed
+	began   time.Time
+	limit   time.Duration // no measurement begins after it; 0: none
 }
 
 // systems are what is measured, by the names that the flag knows.
@@ -60,16 +64,40 @@ func benchCommand(program *string) *cobra.Command {
 			if err := lab.Prepare(); err != nil {
 				return err
 			}
-			o.program = *program
+			o.program, o.began = *program, time.Now()
+			o.command = strings.Join(append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...), " ")
 			return bench(cmd.Context(), os.Stderr, o)
 		},
 	}
 	cmd.Flags().StringSliceVar(&o.rows, "rows", nil, "rows to measure (default: all)")
 	cmd.Flags().StringSliceVar(&o.systems, "systems", nil, "systems to measure (default: all)")
-	cmd.Flags().IntVar(&o.repeats, "repeats", 3, "times that each is measured")
-	cmd.Flags().StringVarP(&o.output, "output", "o", "", "write the table to this file (Markdown; default: standard output)")
-	cmd.Flags().BoolVar(&o.ipv6, "ipv6", false, "the virtual address in both families")
+	cmd.Flags().IntVar(&o.repeats, "repeats", 3, "times that each is measured; rows that last long are measured once")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "write the table to this file as well, after each measurement (Markdown)")
+	cmd.Flags().DurationVar(&o.limit, "limit", 0, "begin no measurement after this time; each repeat goes through all systems, so that what is left out are repeats (default: none)")
+	cmd.Flags().StringVar(&o.family, "family", "4", "of the address that the client uses: 4, 6 or both, one after the other; the cluster carries 6 besides 4")
 	return cmd
+}
+
+// families are those that the flag stands for; true is IPv6.
+func families(flag string) ([]bool, error) {
+	switch flag {
+	case "4":
+		return []bool{false}, nil
+	case "6":
+		return []bool{true}, nil
+	case "both":
+		return []bool{false, true}, nil
+	}
+	return nil, fmt.Errorf("choose family: %q is none, for example 4, 6 or both", flag)
+}
+
+// benchRun is a bench under way.
+type benchRun struct {
+	benchOptions
+	progress io.Writer
+	heading  string
+	tables   []*table
+	failed   int // measurements
 }
 
 func bench(ctx context.Context, progress io.Writer, o benchOptions) error {
@@ -81,47 +109,95 @@ func bench(ctx context.Context, progress io.Writer, o benchOptions) error {
 	if err != nil {
 		return err
 	}
-	t := newTable(chosenRows, chosen)
-	for _, c := range chosen {
-		if err = benchSystem(ctx, progress, o, c, chosenRows, t); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-	}
-	text := t.markdown(ctx, o)
-	if o.output == "" {
-		_, err = os.Stdout.WriteString(text)
-		return err
-	}
-	if err = os.MkdirAll(filepath.Dir(o.output), 0o755); err != nil {
-		return fmt.Errorf("make directory: %w", err)
-	}
-	return os.WriteFile(o.output, []byte(text), 0o644)
-}
-
-// benchSystem measures all rows on one lab, which is repaired after each.
-func benchSystem(ctx context.Context, progress io.Writer, o benchOptions, c choice, rows []row, t *table) error {
-	l, err := lab.New(ctx, lab.Config{System: c.system, IPv6: o.ipv6})
+	six, err := families(o.family)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Close() }()
+	r := &benchRun{benchOptions: o, progress: progress, heading: heading(ctx, o)}
+	for _, by6 := range six {
+		r.tables = append(r.tables, newTable(map[bool]string{false: "By IPv4", true: "By IPv6 (dual stack)"}[by6], chosenRows, chosen))
+	}
 	for n := range o.repeats {
-		for _, r := range rows {
-			if !r.applies(c.system) {
-				continue
+		for i, by6 := range six {
+			for _, c := range chosen {
+				r.system(ctx, c, by6, n, r.tables[i])
 			}
-			m, err := measure(ctx, l, r)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err != nil {
-				m.Err = err.Error()
-			}
-			t.add(r.name, c.name, m)
-			fmt.Fprintf(progress, "%-32s %-12s %d/%d  %s\n", c.system.Name(), r.name, n+1, o.repeats, m)
 		}
 	}
-	return nil
+	_, err = os.Stdout.WriteString(r.markdown())
+	switch {
+	case ctx.Err() != nil:
+		err = errors.Join(err, fmt.Errorf("the table is not complete: %w", ctx.Err()))
+	case r.over():
+		fmt.Fprintf(progress, "not all repeats were made within %s\n", o.limit)
+	case r.failed > 0:
+		err = errors.Join(err, fmt.Errorf("%d measurements failed; the table says which", r.failed))
+	}
+	return errors.Join(err, r.write())
+}
+
+func (r *benchRun) markdown() string {
+	parts := []string{r.heading}
+	for _, t := range r.tables {
+		parts = append(parts, t.markdown())
+	}
+	return strings.Join(parts, "")
+}
+
+// write keeps what has been measured so far, whatever becomes of the rest.
+func (r *benchRun) write() error {
+	if r.output == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(r.output), 0o755); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	return os.WriteFile(r.output, []byte(r.markdown()), 0o644)
+}
+
+func (r *benchRun) over() bool { return r.limit > 0 && time.Since(r.began) > r.limit }
+
+// system measures all rows once on one lab, which is repaired after each, and
+// replaced when a measurement has failed.
+func (r *benchRun) system(ctx context.Context, c choice, by6 bool, n int, t *table) {
+	var l *lab.Lab
+	defer func() { closeLab(l) }()
+	for _, row := range t.rows {
+		if !row.applies(c.system) || row.once && n > 0 {
+			continue
+		}
+		var m measurement
+		var err error
+		if ctx.Err() != nil || r.over() {
+			return
+		}
+		if l == nil {
+			l, err = lab.New(ctx, lab.Config{System: c.system, ByIPv6: by6})
+		}
+		if err == nil {
+			m, err = measure(ctx, l, row)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			m.Err, _, _ = strings.Cut(err.Error(), "\n")
+			r.failed++
+			closeLab(l)
+			l = nil
+		}
+		t.add(row.name, c.name, m)
+		fmt.Fprintf(r.progress, "%4.0f s  %s, %-32s %-16s %d/%d  %s\n", time.Since(r.began).Seconds(), t.title, c.system.Name(), row.name, n+1, r.repeats, m)
+		if err = r.write(); err != nil {
+			fmt.Fprintln(r.progress, "the table was not written:", err)
+		}
+	}
+}
+
+func closeLab(l *lab.Lab) {
+	if l != nil {
+		_ = l.Close() // the next one cleans up what is left
+	}
 }
 
 func chooseRows(names []string) ([]row, error) {

@@ -19,8 +19,12 @@ import (
 type row struct {
 	name  string
 	title string
-	// only: sites, witness or gossip, which only tandem has; empty is for all.
+	// only: "tandem" is a row that tandem is measured in as it comes, and no
+	// other system; "sites" is the same of a row about sites; "gossip" is one
+	// that every tandem is measured in; empty is all.
 	only string
+	// once: a row that takes so long that it is measured once.
+	once bool
 	// fault breaks something on the lab, whose address is held by holder.
 	fault func(ctx context.Context, l *lab.Lab, holder string) error
 	// watch is how long the client is watched at least after fault has
@@ -35,14 +39,7 @@ const patience = 10 * time.Second
 
 func (r row) applies(s lab.System) bool {
 	t, tandem := s.(lab.Tandem)
-	switch r.only {
-	case "":
-		return true
-	case "witness":
-		return tandem && !t.Pair
-	default:
-		return tandem
-	}
+	return r.only == "" || tandem && (t.Label == "" || r.only == "gossip")
 }
 
 func rows() []row {
@@ -54,27 +51,27 @@ func daemon(l *lab.Lab) string { return l.System.Daemon() }
 func addressRows() []row {
 	return []row{
 		{
-			name: "haproxy-killed", title: "HAProxy of the holder killed", watch: 2 * time.Second,
+			name: "haproxy-killed", title: "HAProxy of the holder killed", watch: time.Second,
 			fault: func(_ context.Context, l *lab.Lab, holder string) error { return l.Kill(holder, "haproxy") },
 		},
 		{
-			name: "haproxy-hung", title: "HAProxy of the holder hangs", watch: 3 * time.Second,
+			name: "haproxy-hung", title: "HAProxy of the holder hangs", watch: time.Second,
 			fault: func(_ context.Context, l *lab.Lab, holder string) error { return l.Freeze(holder, "haproxy") },
 		},
 		{
-			name: "power", title: "the holder loses power", watch: 3 * time.Second,
+			name: "power", title: "the holder loses power", watch: time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.PowerOff(ctx, holder) },
 		},
 		{
-			name: "cut", title: "the holder is cut off, both ways", watch: 3 * time.Second,
+			name: "cut", title: "the holder is cut off, both ways", watch: time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.Cut(ctx, holder) },
 		},
 		{
-			name: "deaf", title: "the holder hears nothing", watch: 3 * time.Second,
+			name: "deaf", title: "the holder hears nothing", watch: time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.Deafen(ctx, holder) },
 		},
 		{
-			name: "mute", title: "the holder is not heard", watch: 3 * time.Second,
+			name: "mute", title: "the holder is not heard", watch: time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.Mute(ctx, holder) },
 		},
 		{
@@ -82,7 +79,7 @@ func addressRows() []row {
 			fault: func(_ context.Context, l *lab.Lab, holder string) error { return l.Kill(holder, daemon(l)) },
 		},
 		{
-			name: "daemon-restarted", title: "the daemon of the holder is killed and started again at once", watch: 4 * time.Second,
+			name: "daemon-restarted", title: "the daemon of the holder is killed and started again at once", watch: 4 * time.Second, only: "tandem",
 			fault: func(_ context.Context, l *lab.Lab, holder string) error {
 				if err := l.Kill(holder, daemon(l)); err != nil {
 					return err
@@ -103,11 +100,11 @@ func addressRows() []row {
 			},
 		},
 		{
-			name: "witness", title: "the witness loses power", watch: 3 * time.Second, only: "witness",
+			name: "witness", title: "the witness loses power", watch: 2 * time.Second, only: "tandem",
 			fault: func(ctx context.Context, l *lab.Lab, _ string) error { return l.PowerOff(ctx, "witness") },
 		},
 		{
-			name: "move", title: "planned move of the address", watch: 3 * time.Second, fault: plannedMove,
+			name: "move", title: "planned move of the address", watch: time.Second, fault: plannedMove,
 		},
 		{
 			name: "move-old-dies", title: "the old holder loses power in the grace of a planned move", watch: 4 * time.Second, only: "tandem",
@@ -120,24 +117,24 @@ func addressRows() []row {
 			},
 		},
 		{
-			name: "stop", title: "the daemon of the holder is stopped in order", watch: 3 * time.Second,
+			name: "stop", title: "the daemon of the holder is stopped in order", watch: 2 * time.Second, once: true, only: "tandem",
 			fault: func(_ context.Context, l *lab.Lab, holder string) error {
 				return l.Proc(holder, daemon(l)).Signal(syscall.SIGTERM)
 			},
 			extra: untilEnded,
 		},
 		{
-			name: "reload", title: "HAProxy of the holder is reloaded", watch: 2 * time.Second,
+			name: "reload", title: "HAProxy of the holder is reloaded", watch: time.Second, only: "tandem",
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.ReloadHAProxy(ctx, holder) },
 		},
-		lossRow(30 * time.Second), busyRow(20 * time.Second), restRow(20 * time.Second), floodRow(20 * time.Second),
+		lossRow(30 * time.Second), busyRow(20 * time.Second), restRow(10 * time.Second), floodRow(20 * time.Second),
 	}
 }
 
 // restRow breaks nothing.
 func restRow(d time.Duration) row {
 	return row{
-		name: "rest", title: fmt.Sprintf("nothing: the daemon of the holder at rest for %v", d), watch: time.Second,
+		name: "rest", title: fmt.Sprintf("nothing: the daemon of the holder at rest for %v", d), watch: time.Second, once: true, only: "tandem",
 		fault: func(ctx context.Context, _ *lab.Lab, _ string) error { return pause(ctx, d) },
 		extra: func(ctx context.Context, l *lab.Lab, m *measurement) error { return footprint(ctx, l, m, d/2) },
 	}
@@ -145,7 +142,7 @@ func restRow(d time.Duration) row {
 
 func lossRow(d time.Duration) row {
 	return row{
-		name: "loss", title: fmt.Sprintf("30 %% loss between the daemons for %v", d), watch: time.Second,
+		name: "loss", title: fmt.Sprintf("30 %% loss between the daemons for %v", d), watch: time.Second, once: true,
 		fault: func(ctx context.Context, l *lab.Lab, _ string) error {
 			if err := l.LossBetween(ctx, 30, l.System.Nodes()...); err != nil {
 				return err
@@ -160,7 +157,7 @@ func lossRow(d time.Duration) row {
 
 func busyRow(d time.Duration) row {
 	return row{
-		name: "busy", title: fmt.Sprintf("four busy loops for %v", d), watch: time.Second,
+		name: "busy", title: fmt.Sprintf("four busy loops for %v", d), watch: time.Second, once: true,
 		fault: func(ctx context.Context, l *lab.Lab, _ string) error {
 			quench, err := l.Burn(4)
 			if err != nil {
@@ -175,7 +172,7 @@ func busyRow(d time.Duration) row {
 // floodRow lets a stranger flood the sidecar of the holder.
 func floodRow(d time.Duration) row {
 	return row{
-		name: "flood", title: fmt.Sprintf("a stranger floods the daemon of the holder for %v", d), watch: time.Second, only: "gossip",
+		name: "flood", title: fmt.Sprintf("a stranger floods the daemon of the holder for %v", d), watch: time.Second, once: true, only: "gossip",
 		fault: func(ctx context.Context, l *lab.Lab, holder string) error {
 			stop, err := l.Flood(holder)
 			if err != nil {

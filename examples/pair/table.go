@@ -14,13 +14,14 @@ import (
 
 // table is what was measured, by row and system.
 type table struct {
+	title   string
 	rows    []row
 	systems []choice
 	cells   map[[2]string][]measurement
 }
 
-func newTable(rows []row, systems []choice) *table {
-	return &table{rows: rows, systems: systems, cells: map[[2]string][]measurement{}}
+func newTable(title string, rows []row, systems []choice) *table {
+	return &table{title: title, rows: rows, systems: systems, cells: map[[2]string][]measurement{}}
 }
 
 func (t *table) add(row, system string, m measurement) {
@@ -28,13 +29,17 @@ func (t *table) add(row, system string, m measurement) {
 	t.cells[key] = append(t.cells[key], m)
 }
 
-// markdown prints the table with what is needed to repeat it.
-func (t *table) markdown(ctx context.Context, o benchOptions) string {
+// heading says what is needed to repeat the measurement and to read it.
+func heading(ctx context.Context, o benchOptions) string {
+	return fmt.Sprintf("Measured on %s by `%s` (%d repeats; the rows that last longest once). %s.\n\n", time.Now().Format("2006-01-02"), o.command, o.repeats, versions(ctx, o)) +
+		"Cells: what a client that opens a new connection every 5 ms noticed, in milliseconds: median (least–most). " +
+		"What is not said did not happen: no two machines answered for the address, it did not move without need.\n"
+}
+
+// markdown prints the table.
+func (t *table) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s by `make bench` (%d repeats). %s.\n\n", time.Now().Format("2006-01-02"), o.repeats, versions(ctx, o))
-	b.WriteString("Cells: what a client that opens a new connection every 5 ms noticed, in milliseconds: median (least–most). " +
-		"What is not said did not happen: no two machines answered for the address, it did not move without need.\n\n")
-	b.WriteString("| failure |")
+	fmt.Fprintf(&b, "\n%s:\n\n| failure |", t.title)
 	for _, s := range t.systems {
 		fmt.Fprintf(&b, " %s |", s.system.Name())
 	}
