@@ -121,13 +121,13 @@ func ParseServers(s string, previous []Server) ([]Server, error) {
 		}
 		servers = append(servers, Server{})
 		server := &servers[len(servers)-1]
-		if err := server.parse(&words, &at); err != nil {
+		if err := words.parse(server, &at); err != nil {
 			return nil, err
 		}
-		if n := len(servers) - 1; n < len(previous) && previous[n].named(&words, &at) {
+		if n := len(servers) - 1; n < len(previous) && words.named(&previous[n], &at) {
 			server.ServerID, server.Addr, server.FQDN = previous[n].ServerID, previous[n].Addr, previous[n].FQDN
 		} else {
-			server.name(&words, &at)
+			words.name(server, &at)
 		}
 	}
 	return servers, nil
@@ -206,7 +206,7 @@ func (w *words) number(at *[columns]int, column int, failed *error) int {
 }
 
 // parse fills in everything but the names.
-func (s *Server) parse(w *words, at *[columns]int) error {
+func (w *words) parse(s *Server, at *[columns]int) error {
 	var failed error
 	admin, oper := w.number(at, colAdmin, &failed), w.number(at, colOper, &failed)
 	agent := w.number(at, colAgent, &failed)
@@ -234,13 +234,13 @@ func fqdn(word string) string {
 }
 
 // named says whether the names of a server are those of the line.
-func (s *Server) named(w *words, at *[columns]int) bool {
+func (w *words) named(s *Server, at *[columns]int) bool {
 	return s.Server == w.word(at[colServer]) && s.Backend == w.word(at[colBackend]) &&
 		s.Addr == w.word(at[colAddr]) && s.FQDN == fqdn(w.word(at[colFQDN]))
 }
 
 // name copies the names out of the line, so that the whole answer can be let go.
-func (s *Server) name(w *words, at *[columns]int) {
+func (w *words) name(s *Server, at *[columns]int) {
 	s.ServerID = ServerID{strings.Clone(w.word(at[colBackend])), strings.Clone(w.word(at[colServer]))}
 	s.Addr, s.FQDN = strings.Clone(w.word(at[colAddr])), strings.Clone(fqdn(w.word(at[colFQDN])))
 }

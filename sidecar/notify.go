@@ -47,7 +47,7 @@ func newNotifier(stop <-chan struct{}, node notified, log *zap.Logger) *notifier
 // Run tells until ctx ends.
 func (n *notifier) Run(ctx context.Context) error {
 	if told, err := n.say("STATUS=starts"); !told || err != nil {
-		return nil //nolint:nilerr // nobody listens, or said so in the log
+		return nil // nobody listens, or said so in the log
 	}
 	tick := time.NewTicker(min(n.every, firstLook))
 	defer tick.Stop()

@@ -139,7 +139,7 @@ func claims() []claim {
 				t.Error("no connection of the dead node was reset")
 			}
 		}},
-		{"when the successor dies in the grace the old holder goes on", "move-new-dies", lease, func(t *testing.T, l *lab.Lab, m measurement) {
+		{"when the successor dies in the grace the old holder goes on", "move-new-dies", lease, func(t *testing.T, _ *lab.Lab, m measurement) {
 			t.Helper()
 			if m.After != m.Holder {
 				t.Errorf("%s holds, want %s again", or(m.After, "nobody"), m.Holder)

@@ -49,8 +49,12 @@ func upgradeOrders(all bool) [][]string {
 		return [][]string{{"lb1"}}
 	}
 	return [][]string{
-		{"witness", "lb1", "lb2"}, {"witness", "lb2", "lb1"}, {"lb1", "lb2", "witness"},
-		{"lb1", "witness", "lb2"}, {"lb2", "lb1", "witness"}, {"lb2", "witness", "lb1"},
+		{"witness", "lb1", "lb2"},
+		{"witness", "lb2", "lb1"},
+		{"lb1", "lb2", "witness"},
+		{"lb1", "witness", "lb2"},
+		{"lb2", "lb1", "witness"},
+		{"lb2", "witness", "lb1"},
 	}
 }
 

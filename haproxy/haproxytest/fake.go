@@ -160,6 +160,15 @@ func (f *Fake) accept(l net.Listener) {
 	}
 }
 
+// answer carries a command out; with severity the answer begins with its level.
+func (f *Fake) answer(command string, severity bool) string {
+	level, text := f.carryOut(command)
+	if severity && level > 0 && text != "" {
+		return fmt.Sprintf("[%d]: %s", level, text)
+	}
+	return text
+}
+
 // serve answers one connection: one line, or any number after `prompt`.
 func (f *Fake) serve(conn net.Conn) {
 	defer func() {
@@ -195,11 +204,7 @@ func (f *Fake) serve(conn net.Conn) {
 				quit = true
 				continue
 			default:
-				level, text := f.carryOut(command)
-				if severity && level > 0 && text != "" {
-					fmt.Fprintf(&out, "[%d]: ", level)
-				}
-				out.WriteString(text)
+				out.WriteString(f.answer(command, severity))
 			}
 			out.WriteString("\n")
 			if interactive && (!perLine || n == len(commands)-1) {

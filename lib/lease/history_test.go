@@ -73,9 +73,9 @@ var threeUp = []string{"cluster voters=(a,b,w) lease=500ms", "start a", "start b
 func after(lines ...string) []string { return append(append([]string(nil), threeUp...), lines...) }
 
 // The paper of 2012 lets a voter overwrite a live lease when a higher ballot
-// comes. w has restarted, and knows of a's lease by a renewal only; b, which a
-// no longer reaches, has forgotten it, and asks w with a higher ballot: two
-// owners, if w gave in.
+// comes. Voter w has restarted, and knows of a's lease by a renewal only. Node b,
+// which a no longer reaches, has forgotten it, and asks w with a higher ballot:
+// two owners, if w gave in.
 func TestHistoryVoterRestartsThenRenewalArrives(t *testing.T) {
 	history{after("crash w", "start w", "run 800ms", "cut a->b", "run 2s"), "a", []string{noA2}}.run(t)
 }
@@ -97,7 +97,8 @@ func TestHistoryHolderRestarts(t *testing.T) {
 func TestHistoryEarlyRelease(t *testing.T) {
 	history{
 		after("release a to=a", "run 300ms", "cut a->b", "run 600ms", "replay 300 kind=release", "run 400ms", "replay 300 kind=release", "run 600ms"),
-		"a", []string{anyRelease},
+		"a",
+		[]string{anyRelease},
 	}.run(t)
 }
 

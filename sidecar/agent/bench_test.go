@@ -73,7 +73,7 @@ func clock() time.Duration {
 func freePorts(b *testing.B, n int) (all []string) {
 	b.Helper()
 	for range n {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0") //nolint:noctx // loopback
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
 			b.Fatal(err)
 		}

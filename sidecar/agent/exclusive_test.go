@@ -263,9 +263,12 @@ func (a *arena) fault() {
 			a.net.CutOneWay(addresses["witness"], addresses[lb])
 		}},
 		{"cut witness", func() { a.net.Isolate(addresses["witness"]) }},
-		{"heal", a.net.Heal}, {"heal", a.net.Heal}, {"heal", a.net.Heal},
+		{"heal", a.net.Heal},
+		{"heal", a.net.Heal},
+		{"heal", a.net.Heal},
 		{"freeze " + lb, m.hand.freeze},
-		{"thaw", a.thaw}, {"thaw", a.thaw},
+		{"thaw", a.thaw},
+		{"thaw", a.thaw},
 		{"kill " + lb, func() { a.kill(lb) }},
 		{"start " + lb, func() { a.bring(lb) }},
 		{"start " + other, func() { a.bring(other) }},
@@ -404,7 +407,9 @@ func playArena(t *testing.T, seed uint64) int {
 	a := newArena(t, seed)
 	t.Cleanup(func() {
 		for _, n := range a.graves {
-			<-n.done
+			if err := <-n.done; err != nil {
+				t.Logf("a killed node ended with: %v", err)
+			}
 		}
 	})
 	a.until("site a served", 10*time.Second, func() bool {

@@ -12,7 +12,7 @@ import (
 // decision, routes nowhere when it has been cut off for too long in exclusive
 // order, disturbs nobody when it dies, and follows again when it is back.
 func TestAFollowerThatIsCutOffExpires(t *testing.T) {
-	edit := func(name string, cfg *agent.Config) {
+	edit := func(_ string, cfg *agent.Config) {
 		cfg.Sites.Order = site.Exclusive
 		cfg.Voters = []string{"lb1", "lb2", "witness"}
 	}

@@ -63,7 +63,9 @@ func (c *cluster) change(names []string) {
 	for _, n := range before {
 		if !slices.Contains(names, n) {
 			c.nodes[n].cancel()
-			<-c.nodes[n].done
+			if err := <-c.nodes[n].done; err != nil {
+				c.t.Error(err)
+			}
 			c.mu.Lock()
 			delete(c.nodes, n)
 			c.mu.Unlock()

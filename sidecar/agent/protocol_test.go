@@ -32,7 +32,9 @@ func TestTheNewestVersionThatAllReadIsSpoken(t *testing.T) {
 		}
 		become := func(name string, version int) {
 			c.nodes[name].cancel()
-			<-c.nodes[name].done
+			if err := <-c.nodes[name].done; err != nil {
+				t.Error(err)
+			}
 			mu.Lock()
 			reads[name] = version
 			mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -83,8 +84,7 @@ func (p *page) whyLease(l Lease, history []Transition, now time.Time) {
 
 // letGo says why the former holder released a lease: that is the cause.
 func (p *page) letGo(history []Transition, up Transition) {
-	for i := len(history) - 1; i >= 0; i-- {
-		t := history[i]
+	for _, t := range slices.Backward(history) {
 		if t.Resource == up.Resource && t.Event == "let-go" && t.From == up.From && !t.At.After(up.At.Add(time.Second)) {
 			p.text(c("  "), fmt.Sprintf("%s released it for this reason: %s: %s", t.From, t.Reason, cmp.Or(Explain(t.Reason), "see `tandem history`.")))
 			return
