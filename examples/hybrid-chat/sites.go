@@ -328,7 +328,8 @@ func platformAway(ctx context.Context, s *stage, r *report) error {
 func outside(ctx context.Context, s *stage, r *report) error {
 	r.hold(s.untouched(ctx))
 	for _, lb := range lab.LBs() {
-		for line := range strings.Lines(s.Log(lb, "haproxy")) {
+		log := s.Log(lb, "haproxy")
+		for line := range strings.Lines(log[min(s.before[lb], len(log)):]) {
 			if strings.Contains(line, "Server bot/") && !strings.Contains(line, "bot-2") {
 				r.want(false, "%s: %s", lb, strings.TrimSpace(line))
 			}

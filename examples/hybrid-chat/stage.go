@@ -37,6 +37,7 @@ type stage struct {
 	noHold   bool                         // requests are not held
 	platform *platform
 	outside  []net.Listener // bot and SQL
+	before   map[string]int // how long the log of each HAProxy was when all stood
 }
 
 // options of a stage.
@@ -120,6 +121,14 @@ func (s *stage) open(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+	if err := s.await(ctx, 30*time.Second, "the servers outside", func() error { return s.untouched(ctx) }); err != nil {
+		return err
+	}
+	// HAProxy started before those servers did, and may have called them down.
+	s.before = map[string]int{}
+	for _, lb := range lab.LBs() {
+		s.before[lb] = len(s.Log(lb, "haproxy"))
 	}
 	return s.Settled(ctx, 30*time.Second)
 }

@@ -174,3 +174,22 @@ func TestWithoutAMajorityTheRefusalSaysWhatToDo(t *testing.T) {
 		}
 	})
 }
+
+// The holder dies together with the active site. Its last report, which is
+// believed for seconds, says that it sees the site; that is no reason to give it
+// the address.
+func TestAddressIsNotGivenToWhoDiedWithTheSite(t *testing.T) {
+	inBubble(t, nil, func(c *cluster) {
+		c.net.Isolate(addresses["lb1"])
+		time.Sleep(20 * time.Millisecond)
+		c.nodes["lb1"].proxy.servers("a-", false)
+		c.nodes["lb2"].proxy.servers("a-", false)
+		c.until("lb2 takes over", 3*time.Second, c.held("lb2"))
+		for range 400 {
+			time.Sleep(10 * time.Millisecond)
+			if !c.held("lb2")() {
+				t.Fatalf("holders %v, want lb2 to keep the address\n%s", c.holders(), c.log.text())
+			}
+		}
+	})
+}

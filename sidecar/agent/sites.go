@@ -131,11 +131,12 @@ func (a *Agent) pathLost(now time.Duration) bool {
 		a.pathSince = 0
 		return false
 	}
-	better := false
-	for name := range a.peers {
+	better, heard := false, false
+	for name, p := range a.peers {
 		if r := a.fresh(name, now); r != nil && r.Eligible && a.alive(name, now) {
 			v := r.View.Of(site.DefaultGroup, active)
-			better = better || v != nil && v.Usable
+			sees := v != nil && v.Usable
+			better, heard = better || sees, heard || sees && a.heardOf(p, now)
 		}
 	}
 	if !better {
@@ -149,7 +150,16 @@ func (a *Agent) pathLost(now time.Duration) bool {
 		a.wakeAt(due)
 		return false
 	}
-	return true
+	// Who died together with the site saw it to the end. The address must not go
+	// to him.
+	return heard
+}
+
+// heardOf says whether a peer has spoken in the later half of the patience. A
+// voter does so at every renewal.
+func (a *Agent) heardOf(p *peer, now time.Duration) bool {
+	ago, ok := a.lease.PeerHeard(now, p.name)
+	return !p.voter || ok && ago <= pathPatience/2
 }
 
 // standForSite says whether this node bids for the site lease: any load
