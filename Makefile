@@ -1,6 +1,7 @@
 # make demo    a pair fails over before your eyes, in about a minute
 # make lab     the same pair to play with; make lab-down ends it
 # make test    vet, unit tests, tests against real HAProxy, whole-system tests
+# make test-long    whole-system tests that take minutes more
 # make lint    golangci-lint, built from source the first time
 # make bench   every kind of failure measured, with keepalived beside it
 # make scenarios      every row of the two-site deployment, played and printed
@@ -38,12 +39,13 @@ TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus
 # Packages whose tests use the kernel, a real HAProxy or real time: one after
 # the other, so that they do not starve each other.
 REAL         := ./examples/... ./haproxy/... ./lib/vip/...
+LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad
 REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 
 TESTFLAGS ?= -race -shuffle=on -timeout 8m
 
 .NOTPARALLEL:
-.PHONY: all build demo lab lab-down test test-unit test-real vet lint bench tune soak upgrade soak-lease model scenarios test-activemq test-docker test-kubernetes vuln licences sbom clean
+.PHONY: all build demo lab lab-down test test-long test-unit test-real vet lint bench tune soak upgrade soak-lease model scenarios test-activemq test-docker test-kubernetes vuln licences sbom clean
 
 all: build
 
@@ -102,7 +104,7 @@ soak: tools-lab build
 # OLD is the commit to come from: make upgrade OLD=v1.0.0
 OLD ?= HEAD~1
 upgrade: tools-lab
-	TANDEM_TEST_UPGRADE=all TANDEM_TEST_OLD=$(OLD) $(GO) test -run TestRollingUpgrade -v -timeout 30m ./examples/pair
+	TANDEM_TEST_LONG=1 TANDEM_TEST_UPGRADE=all TANDEM_TEST_OLD=$(OLD) $(GO) test -run TestRollingUpgrade -v -timeout 30m ./examples/pair
 
 # The lease alone against its adversary, and its model with three ballots.
 soak-lease:
@@ -112,6 +114,11 @@ model: tools-test
 	TANDEM_TEST_MODEL=full $(GO) test -run TestModel -v -timeout 60m ./lib/lease
 
 test: tools-test vet test-unit test-real
+
+# What make test has no time for: the plan that comes true, strangers, several
+# HAProxys, keepalived beside, moves under a mixed load, keys, upgrades.
+test-long: tools-long
+	TANDEM_TEST_LONG=1 $(GO) test $(TESTFLAGS) -v -run '$(LONG)' ./examples/pair
 
 vet:
 	$(GO) vet ./...
@@ -139,6 +146,8 @@ tools-lab:
 	@.ci/tools $(LAB_TOOLS)
 tools-bench:
 	@.ci/tools $(BENCH_TOOLS)
+tools-long:
+	@.ci/tools $(TEST_TOOLS) keepalived:keepalived
 tools-mq:
 	@.ci/tools $(MQ_TOOLS)
 tools-test:

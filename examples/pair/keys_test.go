@@ -62,6 +62,7 @@ func holdAll(t *testing.T, l *lab.Lab, ids map[string]string, keys []string) boo
 // three steps. Nothing moves, nobody notices, and no message between the nodes
 // is ever unreadable, so no renewal is missed for it.
 func TestKeysAreRotatedWithoutARestart(t *testing.T) {
+	long(t)
 	l := start(t, lab.Config{System: lab.Tandem{Program: tandem(t), NodeEnv: func(_ *lab.Lab, n *lab.Node) map[string]string {
 		if _, err := os.Stat(keyFile(n)); err != nil {
 			if err := os.WriteFile(keyFile(n), []byte(oldKey+"\n"), 0o600); err != nil {

@@ -12,6 +12,7 @@ import (
 // new connection fails, none breaks within the grace, and those that are left
 // then are reset.
 func TestMovesUnderAMixedLoad(t *testing.T) {
+	long(t)
 	four := net.JoinHostPort(lab.VIP().String(), "80")
 	mix := mixture{
 		fresh: 10 * ms, grace: 2 * time.Second, moves: 7, ipv6: true,

@@ -52,6 +52,7 @@ func foretold() []omen {
 // and lets promtool say which alerts that raises: in one test, since a lab
 // takes its time.
 func TestThePlanComesTrueInTheLab(t *testing.T) {
+	long(t)
 	l := start(t, lab.Config{System: lab.Tandem{Program: tandem(t)}})
 	scrapes := map[string][]sample{}
 	if err := l.Settled(t.Context(), 30*time.Second); err != nil {
@@ -208,6 +209,7 @@ func alerts(t *testing.T, scrapes map[string][]sample) {
 // a pair that keepalived serves: it sees a failure, tells what it would have
 // done, and leaves addresses, nftables and HAProxy as they were.
 func TestObservingBesideKeepalivedTouchesNothing(t *testing.T) {
+	long(t)
 	if _, err := exec.LookPath("keepalived"); err != nil {
 		t.Skip("SKIPPED: TANDEM IS NOT TRIED BESIDE KEEPALIVED: there is none (apt-get install keepalived)")
 	}

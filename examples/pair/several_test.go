@@ -61,6 +61,7 @@ func eventually(t *testing.T, what string, complain func() string) {
 // TestSeveralHAProxysOnANode: the one behind is kept as the one in front is, and
 // only the one in front takes the address with it.
 func TestSeveralHAProxysOnANode(t *testing.T) {
+	long(t)
 	l := start(t, lab.Config{System: lab.Tandem{
 		Program: tandem(t),
 		Env:     map[string]string{"TANDEM_STATE_FILE": "", "TANDEM_HAPROXY_CFG": ""},

@@ -12,6 +12,7 @@ import (
 // TestStrangerKeepsTheAddressUntilForced: somebody on the network has the IPv6
 // address when the cluster starts.
 func TestStrangerKeepsTheAddressUntilForced(t *testing.T) {
+	long(t)
 	l := start(t, lab.Config{System: lab.Tandem{Program: tandem(t)}, IPv6: true})
 	if err := l.Settled(t.Context(), 30*time.Second); err != nil {
 		t.Fatal(err)

@@ -41,6 +41,14 @@ func tandem(t *testing.T) string {
 	return program
 }
 
+// long marks a test that `make test` has no time for.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("TANDEM_TEST_LONG") == "" {
+		t.Skip("left out of make test for its length: make test-long")
+	}
+}
+
 // start builds a lab, and prints the sidecars' logs when the test has failed.
 func start(t *testing.T, cfg lab.Config) *lab.Lab {
 	t.Helper()

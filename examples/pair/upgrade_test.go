@@ -103,6 +103,7 @@ func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
 // later version is spoken exactly while all nodes read it. `make upgrade` plays
 // all orders, upwards and downwards.
 func TestRollingUpgrade(t *testing.T) {
+	long(t)
 	tandem(t) // skips where there is no lab
 	all := os.Getenv("TANDEM_TEST_UPGRADE") == "all"
 	older := build(t, oldSource(t), "older", "")
