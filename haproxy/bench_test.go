@@ -31,38 +31,43 @@ func servers(tb testing.TB, n int) *haproxytest.Process {
 	return haproxytest.Start(tb, b.String())
 }
 
-// floor asks over a socket of its own with everything written at once, and reads
+// floor asks over a socket of its own with each batch written at once, and reads
 // the answers without looking at them: as fast as it can be had.
-func floor(tb testing.TB, socket string, commands []string) {
+func floor(tb testing.TB, socket string, batches ...[]string) {
 	tb.Helper()
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer conn.Close()
-	all := []byte("prompt\n" + strings.Join(commands, "\n") + "\n")
-	written := make(chan struct{})
-	if len(all) < 4<<10 {
-		_, _ = conn.Write(all)
-		close(written)
-	} else {
-		go func() { // HAProxy answers meanwhile, and somebody must read that
-			defer close(written)
-			_, _ = conn.Write(all)
-		}()
-	}
-	prompts, b := 0, make([]byte, 64<<10)
-	var tail []byte
-	for prompts <= len(commands) {
-		n, err := conn.Read(b)
-		if err != nil {
-			tb.Fatal(err)
+	b := make([]byte, 64<<10)
+	for n, commands := range batches {
+		all, prompts := []byte(strings.Join(commands, "\n")+"\n"), len(commands)
+		if n == 0 {
+			all, prompts = append([]byte("prompt\n"), all...), prompts+1
 		}
-		piece := append(tail, b[:n]...)
-		prompts += bytes.Count(piece, []byte("\n> "))
-		tail = slices.Clone(piece[max(0, len(piece)-2):])
+		written := make(chan struct{})
+		if len(all) < 4<<10 {
+			_, _ = conn.Write(all)
+			close(written)
+		} else {
+			go func() { // HAProxy answers meanwhile, and somebody must read that
+				defer close(written)
+				_, _ = conn.Write(all)
+			}()
+		}
+		var tail []byte
+		for prompts > 0 {
+			n, err := conn.Read(b)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			piece := append(tail, b[:n]...)
+			prompts -= bytes.Count(piece, []byte("\n> "))
+			tail = slices.Clone(piece[max(0, len(piece)-2):])
+		}
+		<-written
 	}
-	<-written
 }
 
 func lines(n int, want Want) []string {
@@ -111,24 +116,58 @@ func native(tb testing.TB, socket string) *runtime.SingleRuntime {
 	return api
 }
 
-// BenchmarkObserve: a fresh connection, who is there, the whole table, parsed.
+// open is a conversation like the one that the watch holds.
+func open(tb testing.TB, socket string) *conversation {
+	tb.Helper()
+	c, err := converse(context.Background(), socket, time.Second, 10*time.Minute, nil, ahead{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(c.close)
+	return c
+}
+
+// BenchmarkObserve: who is there and the whole table, parsed, over the
+// conversation that the watch holds, as is done ten times a second. The floor
+// opens a connection and asks for nothing but the table.
 func BenchmarkObserve(b *testing.B) {
+	observe(b, func(p *haproxytest.Process) func() (*conversation, error) {
+		c := open(b, p.Socket)
+		return func() (*conversation, error) { return c, c.again(ahead{question: askTable}) }
+	})
+}
+
+// BenchmarkObserveAfresh: the same over a connection of its own, with what that
+// asks besides.
+func BenchmarkObserveAfresh(b *testing.B) {
+	observe(b, func(p *haproxytest.Process) func() (*conversation, error) {
+		var c *conversation
+		return func() (_ *conversation, err error) {
+			if c != nil {
+				c.close()
+			}
+			c, err = converse(context.Background(), p.Socket, time.Second, 10*time.Second, nil, ahead{question: askTable})
+			return c, err
+		}
+	})
+}
+
+func observe(b *testing.B, way func(*haproxytest.Process) func() (*conversation, error)) {
 	for _, n := range sizes {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			p := servers(b, n)
 			var previous []Server
+			ask := way(p)
 			tandem := func() {
-				c, err := converse(context.Background(), p.Socket, time.Second, 10*time.Second, nil)
-				if err != nil {
-					b.Fatal(err)
+				c, err := ask()
+				if err == nil {
+					previous, _, err = c.servers(previous, "") // parsed each time
 				}
-				defer c.close()
-				previous, _, err = c.servers(previous, "") // parsed each time
 				if err != nil || len(previous) != n {
 					b.Fatal(err, len(previous))
 				}
 			}
-			raw := func() { floor(b, p.Socket, []string{"show servers state"}) }
+			raw := func() { floor(b, p.Socket, []string{askTable}) }
 			api := native(b, p.Socket)
 			clientNative := func() {
 				if _, err := api.GetServersState("be0"); err != nil { // one backend: it cannot tell them apart
@@ -159,25 +198,26 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
-// BenchmarkApply: all servers drained and made ready, read back each time.
+// BenchmarkApply: all servers drained, then made ready, as a switch does it: over
+// the conversation that the watch holds, when HAProxy has answered who it is. The
+// floor opens a connection, writes the same two batches and reads the answers.
 func BenchmarkApply(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			p := servers(b, n)
 			drain, ready := lines(n, Drain), lines(n, Ready)
+			c := open(b, p.Socket)
 			tandem := func() {
-				c, err := converse(context.Background(), p.Socket, time.Second, 10*time.Second, nil)
-				if err != nil {
+				if err := c.again(ahead{}); err != nil {
 					b.Fatal(err)
 				}
-				defer c.close()
 				for _, commands := range [][]string{drain, ready} {
 					if complaints, err := c.send(commands); err != nil || len(complaints) > 0 {
 						b.Fatal(err, complaints)
 					}
 				}
 			}
-			raw := func() { floor(b, p.Socket, slices.Concat(drain, ready)) }
+			raw := func() { floor(b, p.Socket, drain, ready) }
 			names, ways := []string{"tandem", "floor"}, []func(){tandem, raw}
 			if n <= 1000 { // 3.5 s each time with 10,000
 				api := native(b, p.Socket)

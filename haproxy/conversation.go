@@ -38,7 +38,24 @@ type conversation struct {
 	info    Info
 	// numbered: complaints come with their severity. Only commands need that.
 	numbered bool
+	ahead    ahead       // has gone out already, and nobody has read the answer
 	release  func() bool // no longer ends with the context
+}
+
+// ahead is a question that goes out before its turn, to save a wake-up, with what
+// was wanted (see Instance) then, and when. The zero value is none.
+type ahead struct {
+	question string
+	edition  uint64
+	at       time.Time
+}
+
+// line is the question as it goes out.
+func (a ahead) line() string {
+	if a.question == "" {
+		return ""
+	}
+	return a.question + "\n"
 }
 
 // converse opens a conversation, which ends with the context. It returns only
@@ -47,8 +64,9 @@ type conversation struct {
 // it wakes.
 //
 // The argument known is who answered last, or nil: of the same process again nothing is asked
-// but whether it is that.
-func converse(ctx context.Context, socket string, silence, whole time.Duration, known *Info) (*conversation, error) {
+// but whether it is that. The argument then is what will be asked next: it
+// goes out with the questions of the beginning.
+func converse(ctx context.Context, socket string, silence, whole time.Duration, known *Info, then ahead) (*conversation, error) {
 	start := time.Now()
 	if len(socket) > maxPath {
 		return nil, &talkError{Reason: ReasonNoSocket, Detail: fmt.Sprintf("the path of the socket has %d bytes, %d are possible: %s", len(socket), maxPath, socket)}
@@ -59,7 +77,7 @@ func converse(ctx context.Context, socket string, silence, whole time.Duration, 
 	}
 	c := &conversation{conn: conn, silence: silence, until: start.Add(whole)}
 	c.release = context.AfterFunc(ctx, func() { _ = conn.Close() })
-	if err := c.open(known); err != nil {
+	if err := c.open(known, then); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -90,17 +108,19 @@ const (
 	askWhoAgain = "prompt\nshow info\n"
 	askWho      = askWhoAgain + askLevel
 	askLevel    = "show cli level\nset severity-output number\n"
+	askTable    = "show servers state"
 )
 
 // open asks who is there, and of one that is not known what it lets us do.
-func (c *conversation) open(known *Info) error {
+func (c *conversation) open(known *Info, then ahead) error {
 	questions := askWho
 	if known != nil {
 		questions = askWhoAgain
 	}
-	if err := c.write(questions); err != nil {
+	if err := c.write(questions + then.line()); err != nil {
 		return err
 	}
+	c.ahead = then
 	if answer, err := c.answer(""); err != nil {
 		return err
 	} else if len(answer) != 0 {
@@ -114,6 +134,9 @@ func (c *conversation) open(known *Info) error {
 		return nil
 	}
 	if known != nil {
+		if err := c.skip(); err != nil {
+			return err
+		}
 		if err := c.write(askLevel); err != nil {
 			return err
 		}
@@ -121,12 +144,23 @@ func (c *conversation) open(known *Info) error {
 	return c.level()
 }
 
+// skip reads the answer to what was asked ahead, if anything was, and drops it.
+func (c *conversation) skip() error {
+	if c.ahead.question == "" {
+		return nil
+	}
+	c.ahead = ahead{}
+	_, err := c.answer("")
+	return err
+}
+
 // again asks over a conversation that has rested who is there, one that it has
-// asked before.
-func (c *conversation) again() error {
-	if err := c.write("show info\n"); err != nil {
+// asked before, and what will be asked next, if anything, in the same write.
+func (c *conversation) again(then ahead) error {
+	if err := c.write("show info\n" + then.line()); err != nil {
 		return err
 	}
+	c.ahead = then
 	level := c.info.Level
 	err := c.who()
 	c.info.Level = level
@@ -165,9 +199,15 @@ func (c *conversation) ask(command string) (string, error) { return c.askLike(co
 // askLike is ask, for an answer that is likely to be as it was before: then it
 // is that very string.
 func (c *conversation) askLike(command, before string) (string, error) {
-	if err := c.write(command + "\n"); err != nil {
-		return "", err
+	if c.ahead.question != command {
+		if err := c.skip(); err != nil {
+			return "", err
+		}
+		if err := c.write(command + "\n"); err != nil {
+			return "", err
+		}
 	}
+	c.ahead = ahead{}
 	answer, err := c.answer(before)
 	if err != nil {
 		return "", fmt.Errorf("ask %q: %w", command, err)
@@ -187,7 +227,7 @@ const tableStart = "1\n# be_id be_name "
 // servers asks for the table of all servers. The table from before and what it
 // was parsed from, if any, save the work of parsing what has not changed.
 func (c *conversation) servers(previous []Server, before string) ([]Server, string, error) {
-	raw, err := c.askLike("show servers state", before)
+	raw, err := c.askLike(askTable, before)
 	if err != nil {
 		return nil, "", err
 	}
@@ -212,6 +252,9 @@ type Complaint struct {
 // An error means that those not answered may or may not be carried out, now or
 // later.
 func (c *conversation) send(commands []string) ([]Complaint, error) {
+	if err := c.skip(); err != nil {
+		return nil, err
+	}
 	if !c.numbered {
 		if _, err := c.ask("set severity-output number"); err != nil {
 			return nil, err

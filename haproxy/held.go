@@ -28,10 +28,9 @@ type held struct {
 	retired bool // to be closed when its user gives it back
 }
 
+// keepOpen holds a conversation, whose user the caller is until it gives it back.
 func keepOpen(c *conversation) *held {
-	h := &held{process: c.info.Process, since: time.Now(), ended: make(chan struct{}), free: make(chan struct{}, 1), c: c}
-	h.rest()
-	return h
+	return &held{process: c.info.Process, since: time.Now(), ended: make(chan struct{}), free: make(chan struct{}, 1), c: c}
 }
 
 // The caller of rest is the user. It starts the reader, and is the user no more.
@@ -101,6 +100,9 @@ func (h *held) take(patience, whole time.Duration) *conversation {
 // giveBack ends what take began. An error ends the conversation: what has not
 // been answered may still come.
 func (h *held) giveBack(err error) {
+	if err == nil {
+		err = h.c.skip()
+	}
 	h.mu.Lock()
 	h.closed = h.closed || err != nil || h.retired
 	closed := h.closed

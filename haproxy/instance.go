@@ -107,6 +107,8 @@ type Instance struct {
 	edition  uint64 // grows with each new desired
 	observed Observation
 	held     *held // of the watch, to be borrowed; nil: none
+	waiting  bool  // the worker waits for a conversation
+	tableDue time.Time
 }
 
 // New returns an Instance that does nothing until Run.
@@ -154,6 +156,7 @@ func (i *Instance) Run(ctx context.Context) error {
 		kick:    i.kick,
 		report:  i.judge,
 		offer:   i.offer,
+		next:    i.next,
 		holds:   i.holds,
 	}
 	parts := []func(context.Context){watch.run, w.run}
@@ -184,6 +187,31 @@ func (i *Instance) offer(l *loan) bool {
 	default:
 		return false
 	}
+}
+
+// waits notes that the worker waits for a conversation, and when it reads the
+// whole table next.
+func (i *Instance) waits(due time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.waiting, i.tableDue = true, due
+}
+
+// works notes that the worker no longer waits.
+func (i *Instance) works() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.waiting = false
+}
+
+// next is what the worker will ask first in a conversation that it is offered now.
+func (i *Instance) next() ahead {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.waiting || !dueAt(i.tableDue, i.cfg.Poll, time.Now()) {
+		return ahead{}
+	}
+	return ahead{askTable, i.edition, time.Now()}
 }
 
 func (i *Instance) keepsFile() bool { return i.cfg.StateFile != "" && !i.cfg.Observe }

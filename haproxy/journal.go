@@ -88,7 +88,9 @@ func (j Journal) Learn(desired Desired, observed []Server, process Process, from
 	for _, s := range observed {
 		known, ok := next.drains[s.ServerID]
 		switch {
-		case !s.Admin.Has(FDrain):
+		case !s.Admin.Has(FDrain), s.Admin.Has(FMaint):
+			// Both at once is what a look meets in the middle of a person's change
+			// between the two: HAProxy sets one, then clears the other.
 			if ok && (known.Seen || now.Sub(known.At) > straggler || now.Before(known.At)) {
 				delete(next.drains, s.ServerID)
 			}

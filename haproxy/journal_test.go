@@ -174,3 +174,24 @@ func ExampleDiff() {
 	// be/a-2 maintenance
 	// be/b-2 drain
 }
+
+// HAProxy sets one bit and then clears the other when a person changes drain
+// into maintenance or back, and a look may fall between the two.
+func TestALookInTheMiddleOfAPersonsChange(t *testing.T) {
+	w := newWorld()
+	seen := func(admin Admin) {
+		w.servers[2].Admin = admin
+		w.journal = w.journal.Learn(toA, w.servers, w.process, func(ServerID) bool { return false }, w.now)
+	}
+	id := w.servers[2].ServerID
+	w.journal = w.journal.Intend([]Command{{id, Drain}}, w.now)
+	seen(FDrain)
+	if !w.journal.Ours(id) {
+		t.Fatal("not ours at the start")
+	}
+	seen(FDrain | FMaint)
+	seen(FDrain)
+	if w.journal.Ours(id) || !w.journal.Theirs(id) {
+		t.Error("a person's drain passes for ours")
+	}
+}

@@ -44,17 +44,24 @@ func (p *pace) cost(took time.Duration) {
 	p.average += (took - p.average) / 8
 }
 
-// due says whether the whole table is to be read in this conversation.
+// dueAt says whether what is due at next, at intervals of poll, is due now.
+func dueAt(next time.Time, poll time.Duration, now time.Time) bool {
+	return !now.Add(poll / 4).Before(next)
+}
+
+// due says whether the whole table is to be read in this conversation. When it
+// is due anyway the summary is not asked for; what has changed since it last was
+// makes the table due once more than it need be.
 func (p *pace) due(c *conversation, servers int, now time.Time) (bool, error) {
 	every := p.every()
-	due := !now.Add(p.poll / 4).Before(p.next)
-	if every > p.poll*3/2 && servers > 0 && !now.Before(p.nextSummary) {
+	due := dueAt(p.next, p.poll, now)
+	if !due && every > p.poll*3/2 && servers > 0 && !now.Before(p.nextSummary) {
 		start := time.Now()
 		summary, err := backends(c)
 		if err != nil {
 			return false, err
 		}
-		due = due || summary != p.summary
+		due = summary != p.summary
 		p.summary = summary
 		p.nextSummary = now.Add(min(time.Since(start)*share/4, every))
 	}

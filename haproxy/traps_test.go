@@ -338,7 +338,7 @@ func TestSocketWithoutPermission(t *testing.T) {
 			done <- err
 			return
 		}
-		_, err := converse(t.Context(), p.Socket, time.Second, time.Second, nil)
+		_, err := converse(t.Context(), p.Socket, time.Second, time.Second, nil, ahead{})
 		done <- err
 	}()
 	err := <-done

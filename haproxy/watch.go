@@ -51,6 +51,8 @@ type watch struct {
 	// offer passes on a conversation that has served its purpose here, and says
 	// whether somebody took it.
 	offer func(*loan) bool
+	// next is what whom it is offered to will ask first.
+	next  func() ahead
 	holds func(*held) // what is held now, for others to borrow
 
 	held *held
@@ -138,7 +140,7 @@ func (w *watch) lookHeld() (v verdict, done bool) {
 		return verdict{}, false // else the worker has it
 	}
 	c.silence = w.timeout * 2 / 3
-	err := c.again()
+	err := c.again(w.next())
 	info := c.info
 	if err == nil && (info.Stopping || info.Process != h.process) {
 		h.giveBack(nil)
@@ -170,7 +172,7 @@ func (w *watch) lookAfresh(ctx context.Context, grace time.Duration, start time.
 	if w.held != nil {
 		known = &w.last
 	}
-	c, err := converse(ctx, w.socket, silence, silence, known)
+	c, err := converse(ctx, w.socket, silence, silence, known, w.next())
 	if err == nil {
 		return w.answered(c)
 	}
@@ -198,12 +200,15 @@ func (w *watch) answered(c *conversation) verdict {
 		w.drop()
 		return verdict{info: info, fault: &talkError{Reason: ReasonStopping, Detail: mend(ReasonStopping, w.socket)}}
 	}
+	l := &loan{c, func(error) { c.close() }}
 	if w.held == nil || w.held.process != info.Process || time.Since(w.held.since) > renewHeld {
 		w.drop()
 		w.held = keepOpen(c)
 		w.holds(w.held)
-	} else if !w.offer(&loan{c, func(error) { c.close() }}) {
-		c.close()
+		l.giveBack = w.held.giveBack
+	}
+	if !w.offer(l) {
+		l.giveBack(nil)
 	}
 	return w.approve(info)
 }
@@ -225,7 +230,7 @@ func (w *watch) askHeld(fault *talkError, start time.Time) verdict {
 	rest := max(w.timeout-time.Since(start), lastChance)
 	var info Info
 	err := w.held.use(rest, rest, func(c *conversation) error {
-		err := c.again()
+		err := c.again(ahead{})
 		info = c.info
 		return err
 	})

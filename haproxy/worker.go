@@ -64,6 +64,7 @@ func (w *worker) run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		var offered *loan
+		w.i.waits(w.pace.next)
 		select {
 		case <-ctx.Done():
 			return
@@ -72,6 +73,7 @@ func (w *worker) run(ctx context.Context) {
 		case <-w.i.wake:
 			w.pace.now()
 		}
+		w.i.works()
 		if offered != nil || w.i.Observed().Alive {
 			w.cycle(ctx, offered)
 		} else {
@@ -145,7 +147,7 @@ func (w *worker) talk(ctx context.Context, offered *loan, f func(*conversation) 
 	if done, err := w.borrow(spare, whole, f); done {
 		return err
 	}
-	c, err := converse(ctx, w.i.cfg.Socket, w.i.cfg.Timeout, whole, nil)
+	c, err := converse(ctx, w.i.cfg.Socket, w.i.cfg.Timeout, whole, nil, w.first())
 	if err != nil {
 		return err
 	}
@@ -165,11 +167,17 @@ func (w *worker) borrow(h *held, whole time.Duration, f func(*conversation) erro
 		return false, nil
 	}
 	c.silence = w.i.cfg.Timeout
-	if err = c.again(); err == nil && !c.info.Stopping {
+	if err = c.again(w.first()); err == nil && !c.info.Stopping {
 		done, err = true, f(c)
 	}
 	h.giveBack(err)
 	return done || err != nil && classify(w.i.cfg.Socket, err).Reason == ReasonHung, err
+}
+
+// first is what a conversation of the worker's own begins with.
+func (w *worker) first() ahead {
+	_, edition := w.i.wanted()
+	return ahead{askTable, edition, time.Now()}
 }
 
 // meet notices another process.
@@ -195,6 +203,12 @@ func (w *worker) meet(info Info) {
 // was found true, reading is all it does.
 func (w *worker) settle(c *conversation) error {
 	start := time.Now()
+	desired, edition := w.i.wanted()
+	if c.ahead.edition != edition || c.ahead.at.Before(w.tableAt) { // what was wanted later is judged by what was read later
+		if err := c.skip(); err != nil {
+			return err
+		}
+	}
 	same, err := w.read(c)
 	if err != nil {
 		return err
@@ -202,7 +216,6 @@ func (w *worker) settle(c *conversation) error {
 	took := time.Since(start)
 	w.pace.cost(took)
 	w.i.metrics.observed(took)
-	desired, edition := w.i.wanted()
 	if same && edition != 0 && edition == w.calm && !w.closer.busy && w.i.Observed().Applied == desired.Epoch {
 		w.i.seen(w.tableAt)
 		return nil

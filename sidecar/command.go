@@ -27,7 +27,8 @@ import (
 type program struct {
 	env            []string
 	stdout, stderr io.Writer
-	began          bool // arguments and flags were right, the command itself has begun
+	began          bool         // arguments and flags were right, the command itself has begun
+	calm           func() error // nil: timers stay as they are
 }
 
 func (p *program) getenv(name string) string {
@@ -82,13 +83,19 @@ func (p *program) runCommand() *cobra.Command {
 		Long: `Run the sidecar. It stops on SIGINT and SIGTERM, after handing over what it holds.
 
 It computes on one processor, which is plenty and spares HAProxy the others; the
-environment variable GOMAXPROCS allows more.`,
+environment variable GOMAXPROCS allows more. It executes itself once at the start,
+so that the kernel may fire its timers 1 ms late and it is woken less often.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(p.env)
 			if err != nil {
 				return err
 			}
 			log := newLogger(cfg.LogLevel, cfg.LogFormat, p.stderr).With(zapNode(cfg))
+			if p.calm != nil {
+				if err := p.calm(); err != nil {
+					log.Debug("timers stay as they are, which costs a little processor time", zap.Error(err))
+				}
+			}
 			defer func() { _ = log.Sync() }() // a terminal cannot be synced, and says so
 			if err := vip.RaiseCapabilities(); err != nil {
 				log.Warn("capabilities", zap.Error(err))

@@ -28,7 +28,10 @@ const (
 	exitUsage  = 2 // wrong configuration or command line
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
+func main() {
+	p := &program{env: os.Environ(), stdout: os.Stdout, stderr: os.Stderr, calm: calm}
+	os.Exit(p.run(os.Args[1:]))
+}
 
 // exitError ends a command with a code. An empty message prints nothing: all
 // was said already.
@@ -39,17 +42,15 @@ type exitError struct {
 
 func (e exitError) Error() string { return e.message }
 
-// run is the whole program: arguments without the program's name, the
-// environment, where to print; the result is the exit code.
-func run(args, env []string, stdout, stderr io.Writer) int {
+// run is the whole program; the result is the exit code.
+func (p *program) run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	p := &program{env: env, stdout: stdout, stderr: stderr}
 	root := newRoot(p)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !p.began {
 		_, exits := errors.AsType[exitError](err)
@@ -57,7 +58,7 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 			err = exitError{exitUsage, err.Error() + "\nsee `tandem --help`"}
 		}
 	}
-	return exitCode(err, stderr)
+	return exitCode(err, p.stderr)
 }
 
 func exitCode(err error, stderr io.Writer) int {

@@ -136,9 +136,10 @@ func TestNoSecretIsEverPrinted(t *testing.T) {
 	env := append(mistaken(t)["good"], "TANDEM_WEBHOOK="+strings.Replace(hook.URL, "http://", "http://user:"+secretHook+"@", 1)+"/x?token="+secretHook, "TANDEM_WEBHOOK_SECRET="+secretHook)
 	cfg := running(t, log, map[string][]string{"good": env})["good"]
 	var all output
+	tandem := &program{env: env, stdout: &all, stderr: &all}
 	for _, args := range [][]string{{"config"}, {"check"}, {"status"}, {"status", "--json"}, {"why"}, {"history", "--json"}, {"plan", "--if", "good=down"}, {"version"}} {
 		for range 40 { // until it listens
-			if code := run(args, env, &all, &all); code == 0 || args[0] != "status" || !strings.Contains(all.text(), "no sidecar answers") {
+			if code := tandem.run(args); code == 0 || args[0] != "status" || !strings.Contains(all.text(), "no sidecar answers") {
 				break
 			}
 			time.Sleep(100 * time.Millisecond)

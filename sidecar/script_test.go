@@ -18,7 +18,8 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"tandem": func() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) },
+		"calmed": calmed,
+		"tandem": func() { os.Exit((&program{env: os.Environ(), stdout: os.Stdout, stderr: os.Stderr}).run(os.Args[1:])) },
 	})
 }
 
