@@ -153,6 +153,7 @@ func BenchmarkObserveAfresh(b *testing.B) {
 }
 
 func observe(b *testing.B, way func(*haproxytest.Process) func() (*conversation, error)) {
+	b.Helper()
 	for _, n := range sizes {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			p := servers(b, n)
