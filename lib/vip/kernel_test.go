@@ -19,7 +19,7 @@ func TestAddressIsTakenUpAnnouncedAndLetGo(t *testing.T) {
 			}
 			a.ask("hold web 2s")
 			c4, c6 := l.client("c", "dial", vip4+":80", "10ms"), l.client("c", "dial", "["+vip6+"]:80", "10ms")
-			time.Sleep(2500 * time.Millisecond) // longer than any lifetime given once
+			time.Sleep(3500 * time.Millisecond) // longer than any lifetime given once
 			for _, c := range []*proc{c4, c6} {
 				if r := c.finish(); r.Failed > 0 || r.Answered < 50 {
 					t.Errorf("%+v", r)
