@@ -57,6 +57,18 @@ func (h *hooks) Start(run site.HookRun) {
 	h.runner.Submit(job)
 }
 
+// Fence implements agent.Hooks.
+func (h *hooks) Fence(group string, epoch, notify uint64) {
+	h.runner.Fence(lane(site.HookRun{Group: group}), epoch)
+	h.runner.Fence(lane(site.HookRun{Group: group, Kind: site.HookNotify}), notify)
+}
+
+// Forget implements agent.Hooks.
+func (h *hooks) Forget(group string) {
+	h.runner.Forget(lane(site.HookRun{Group: group}))
+	h.runner.Forget(lane(site.HookRun{Group: group, Kind: site.HookNotify}))
+}
+
 // lane keeps the hooks of one group in order. Notifying is a lane of its own:
 // a platform that does not answer must not hold up the next switch.
 func lane(run site.HookRun) string {

@@ -141,6 +141,12 @@ func (h playedHooks) Start(run site.HookRun) {
 	h.done <- HookResult{Run: run, OK: true}
 }
 
+// Fence implements Hooks; what is played has ended when it is started.
+func (playedHooks) Fence(string, uint64, uint64) {}
+
+// Forget implements Hooks.
+func (playedHooks) Forget(string) {}
+
 // Done implements Hooks.
 func (h playedHooks) Done() <-chan HookResult { return h.done }
 

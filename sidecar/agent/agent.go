@@ -61,9 +61,14 @@ type LoadBalancer interface {
 	Observed() haproxy.Observation
 }
 
-// Hooks runs commands and tells how they ended. Start never blocks.
+// Hooks runs commands and tells how they ended. Only Done is waited for.
 type Hooks interface {
 	Start(run site.HookRun)
+	// Fence ends what of a group is below epoch, and the notifications below
+	// notify; what of that comes later is refused. 0 changes nothing.
+	Fence(group string, epoch, notify uint64)
+	// Forget ends all of a group, whose epochs begin again.
+	Forget(group string)
 	Done() <-chan HookResult
 }
 
@@ -167,6 +172,7 @@ type Agent struct {
 
 	vips          kernelView // what the addresses said last
 	applied       appliedState
+	obeyed        []site.Rule             // what HAProxy was last seen to obey
 	unsaved       map[string]lease.Record // what could not be written to disk yet
 	releasedAt    time.Duration           // when the last lease was let go
 	decidingSince time.Duration           // when the site lease was taken up
@@ -179,6 +185,7 @@ type Agent struct {
 	hooksRun   map[string]*HookResult // hooks run here, by id; nil while one runs
 	hookFrom   map[string]string      // who wants to know
 	hooksEnded []string               // ids of those that ended, oldest first
+	hooksTaken []site.HookRun         // hooks that run or ran here and that no decision has overtaken
 	pending    map[string]*pendingCommand
 	underWay   map[string]begunCommand // commands that have begun here and not ended
 	seen       *seenCommands

@@ -95,6 +95,7 @@ type proxy struct {
 	changed chan struct{}
 	node    string
 	log     *journal
+	deaf    bool // it does nothing that it is told
 }
 
 func newProxy(node string, log *journal) *proxy {
@@ -114,7 +115,7 @@ func (p *proxy) Set(d haproxy.Desired) {
 }
 
 func (p *proxy) apply() {
-	if !p.o.Alive {
+	if !p.o.Alive || p.deaf {
 		return
 	}
 	var ready []string
@@ -159,6 +160,14 @@ func (p *proxy) back() {
 	defer p.mu.Unlock()
 	p.o.Alive, p.o.Reason = true, ""
 	p.o.PID++
+	p.apply()
+}
+
+// hear has it do what it is told, or nothing from now on.
+func (p *proxy) hear(yes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deaf = !yes
 	p.apply()
 }
 
@@ -233,7 +242,7 @@ type cluster struct {
 	wires map[string]*gossiptest.Transport
 }
 
-var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946", "witness2": "10.0.0.15:7946", "witness3": "10.0.0.16:7946", "lb4": "10.0.0.17:7946"}
+var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946", "witness2": "10.0.0.15:7946", "witness3": "10.0.0.16:7946", "lb4": "10.0.0.17:7946", "app-b": "10.0.0.18:7946"}
 
 func newCluster(t *testing.T, names []string, edit func(string, *agent.Config)) *cluster {
 	t.Helper()
@@ -291,7 +300,7 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	peers := []gossip.Peer{}
 	addr := map[string]netip.Addr{}
 	for _, n := range c.names {
-		if n == "lb3" {
+		if n == "lb3" || n == "app-b" {
 			continue // a follower: nobody lists it
 		}
 		peers = append(peers, gossip.Peer{Name: n, Addr: addresses[n]})
@@ -565,6 +574,53 @@ func TestRestartedNodeCatchesUpBeforeItIsEligible(t *testing.T) {
 		c.until("lb2 routes as decided", 5*time.Second, func() bool { return c.nodes["lb2"].proxy.ready() == "b-1 b-2" })
 		if !c.held("lb1")() {
 			t.Errorf("holders %v, want lb1", c.holders())
+		}
+	})
+}
+
+// TestNobodyHoldsBeforeItHasCaughtUp: lb2 comes back after a switch, and its
+// HAProxy answers and does nothing that it is told. It routes to the old site,
+// so it must not get the address, not even when lb1 is gone.
+func TestNobodyHoldsBeforeItHasCaughtUp(t *testing.T) {
+	deaf := false
+	deps := func(_ string, d *agent.Deps) {
+		if p, ok := d.LB.(*proxy); ok {
+			p.deaf = deaf
+		}
+	}
+	bubbleWith(t, []string{"lb1", "lb2", "witness"}, nil, deps, func(c *cluster) {
+		c.ready()
+		c.nodes["lb2"].cancel()
+		if err := <-c.nodes["lb2"].done; err != nil {
+			t.Fatal(err)
+		}
+		c.takeover("b")
+		c.until("lb1 routes to b", 5*time.Second, func() bool { return c.nodes["lb1"].proxy.ready() == "b-1 b-2" })
+		deaf = true
+		c.boot(c.t.Context(), "lb2")
+		lb2 := func() (n status.Node) {
+			all := c.nodes["lb1"].Status().Nodes
+			return all[slices.IndexFunc(all, func(n status.Node) bool { return n.Name == "lb2" })]
+		}
+		c.until("lb2 says what it waits for", 5*time.Second, func() bool { n := lb2(); return n.Alive && n.Reason == "catching-up" })
+		for range 60 {
+			time.Sleep(50 * time.Millisecond)
+			if n := lb2(); n.Eligible || n.Reason != "catching-up" {
+				t.Fatalf("lb2 is eligible %v (%s), and its HAProxy routes to %q", n.Eligible, n.Reason, c.nodes["lb2"].proxy.ready())
+			}
+		}
+		c.wires["lb1"].Kill()
+		c.nodes["lb1"].cancel()
+		for range 5000 {
+			time.Sleep(time.Millisecond)
+			if c.nodes["lb2"].kernel.holds("default") {
+				t.Fatalf("lb2 holds the address, and its HAProxy routes to %q\n%s", c.nodes["lb2"].proxy.ready(), c.log.text())
+			}
+		}
+		c.nodes["lb2"].proxy.hear(true)
+		c.until("lb2 holds", 2*time.Second, c.held("lb2"))
+		if r := c.nodes["lb2"].proxy.ready(); r != "b-1 b-2" {
+			t.Errorf("lb2 holds and routes to %q, want site b", r)
 		}
 	})
 }

@@ -1,8 +1,12 @@
 package agent
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"time"
+
+	"go.uber.org/zap"
 
 	"tandem/sidecar/site"
 	"tandem/sidecar/status"
@@ -13,18 +17,35 @@ const (
 	hookRepeat = 500 * time.Millisecond
 	// How long a node may be silent before its hook counts as lost.
 	hookLost = 3 * time.Second
+	// A voter that has been silent for longer may have died, and others are
+	// preferred: renewals come every 200 ms at least.
+	hookHeard = 250 * time.Millisecond
+	// How long a hook waits for the end of one that it overtakes: for longer than
+	// it takes to kill that, or to miss its node.
+	hookPatience = 8 * time.Second
+	// How many hooks a node says that it has taken: there is one for each phase.
+	hooksTold = 8
 )
 
 // hookWait is a hook order under way elsewhere, or here.
 type hookWait struct {
 	run    site.HookRun
-	node   string
-	sentAt time.Duration
+	node   string        // "": it waits for the end of those that it overtakes
+	sentAt time.Duration // or since when it waits
 	since  time.Duration // since when the node is silent; 0: it is not
 }
 
-// dispatchHook sends an order to a node of the site concerned.
+// dispatchHook sends an order to a node of the site concerned. The hooks of a
+// group run one after the other, on whatever nodes: those that this one
+// overtakes are ended first.
 func (a *Agent) dispatchHook(now time.Duration, run site.HookRun) {
+	if before := a.overtaken(run); len(before) > 0 {
+		a.orders[run.ID] = hookWait{run: run, sentAt: now}
+		for _, w := range before {
+			a.sendHook(w.run, w.node)
+		}
+		return
+	}
 	node := a.hookNode(run, now)
 	if node == "" {
 		a.feedSite(now, site.HookDone{ID: run.ID, Err: site.ReasonHookNoNode, Detail: "no live node stands in site " + run.Site})
@@ -34,16 +55,36 @@ func (a *Agent) dispatchHook(now time.Duration, run site.HookRun) {
 	a.sendHook(run, node)
 }
 
-func (a *Agent) sendHook(run site.HookRun, node string) {
-	if node == a.cfg.Node {
-		a.startHook(run, node)
-		return
+// overtaken lists the orders under way that run comes after, in the order of
+// their epochs, and drops those that have not been sent.
+func (a *Agent) overtaken(run site.HookRun) []hookWait {
+	var before []hookWait
+	for id, w := range a.orders {
+		same := w.run.Group == run.Group && (w.run.Kind == site.HookNotify) == (run.Kind == site.HookNotify)
+		switch {
+		case !same || w.run.Epoch >= run.Epoch:
+		case w.node == "":
+			delete(a.orders, id)
+		default:
+			before = append(before, w)
+		}
 	}
-	a.send(node, kindHook, hookOrder{envelope: a.envelope(node), Run: run})
+	slices.SortFunc(before, func(x, y hookWait) int { return cmp.Compare(x.run.Epoch, y.run.Epoch) })
+	return before
 }
 
-// hookNode chooses who runs a hook: a live node that stands in the site, this
-// one first; if no node says where it stands, any node that has the hook.
+func (a *Agent) sendHook(run site.HookRun, node string) {
+	if node == a.cfg.Node {
+		a.startHook(run, node, 0)
+		return
+	}
+	a.send(node, kindHook, hookOrder{envelope: a.envelope(node), Run: run, Epoch: a.hookFence(run)})
+}
+
+// hookNode chooses who runs a hook: a live node that stands in the site; if no
+// node says where it stands, any that has the hook. Another decider chooses the
+// same one, so that what the first asked for does not run on two nodes: who says
+// that it has taken the hook, else the first by name of those heard of late.
 func (a *Agent) hookNode(run site.HookRun, now time.Duration) string {
 	anywhere := true
 	for _, n := range a.nodeNames() {
@@ -51,17 +92,39 @@ func (a *Agent) hookNode(run site.HookRun, now time.Duration) string {
 			anywhere = false
 		}
 	}
-	names := append([]string{a.cfg.Node}, a.nodeNames()...)
-	for _, n := range names {
+	var able []string
+	for _, n := range a.nodeNames() {
 		r := a.reportOf(n, now)
-		if r == nil || !a.alive(n, now) || !r.hasHook(run.Kind) {
+		if r == nil || !a.alive(n, now) || !r.hasHook(run.Kind) || !anywhere && r.Site != run.Site {
 			continue
 		}
-		if anywhere || r.Site == run.Site {
+		if slices.Contains(r.Took, run.ID) {
+			return n
+		}
+		able = append(able, n)
+	}
+	for _, n := range able {
+		if a.heardLately(n, now) {
 			return n
 		}
 	}
+	if len(able) > 0 {
+		return able[0]
+	}
 	return ""
+}
+
+// heardLately is stricter than alive, which takes a second or two to see a
+// death.
+func (a *Agent) heardLately(node string, now time.Duration) bool {
+	if node == a.cfg.Node {
+		return true
+	}
+	if ago, ok := a.lease.PeerHeard(now, node); ok {
+		return ago <= hookHeard
+	}
+	p := a.peers[node]
+	return p != nil && !p.voter && now-p.arrived <= reportEvery+hookHeard
 }
 
 func (r *report) hasHook(kind site.HookKind) bool {
@@ -72,6 +135,10 @@ func (r *report) hasHook(kind site.HookKind) bool {
 // node has gone.
 func (a *Agent) chaseHooks(now time.Duration) {
 	for id, w := range a.orders {
+		if w.node == "" {
+			a.releaseHook(now, id, w)
+			continue
+		}
 		switch {
 		case a.alive(w.node, now):
 			w.since = 0
@@ -95,6 +162,20 @@ func (a *Agent) chaseHooks(now time.Duration) {
 	}
 }
 
+// releaseHook sends an order for whose sake others had to end first.
+func (a *Agent) releaseHook(now time.Duration, id string, w hookWait) {
+	before := a.overtaken(w.run)
+	if len(before) > 0 && now-w.sentAt < hookPatience {
+		return
+	}
+	for _, b := range before {
+		delete(a.orders, b.run.ID)
+		a.log.Warn("overtaken hook does not end", zap.String("id", b.run.ID), zap.String("node", b.node))
+	}
+	delete(a.orders, id)
+	a.dispatchHook(now, w.run)
+}
+
 func (a *Agent) receiveHook(body []byte) {
 	var m hookOrder
 	if err := decode(body, &m); err != nil || m.Run.ID == "" {
@@ -108,21 +189,31 @@ func (a *Agent) receiveHook(body []byte) {
 		a.ignored("earlier-boot") // an order without the addressee's boot could be a replay
 		return
 	}
-	a.startHook(m.Run, m.From)
+	a.startHook(m.Run, m.From, m.Epoch)
 }
 
 // startHook runs an order once; a repetition of one that has ended gets its
-// result again.
-func (a *Agent) startHook(run site.HookRun, from string) {
+// result again. One that a later epoch has overtaken is refused, or ended.
+func (a *Agent) startHook(run site.HookRun, from string, epoch uint64) {
+	a.dirty = true
+	epoch = max(epoch, a.hookFence(run))
+	a.hookFrom[run.ID] = from
 	if done, ok := a.hooksRun[run.ID]; ok {
 		if done != nil {
 			a.reportHook(*done, from)
+		} else if run.Epoch < epoch {
+			a.endHooks(run, epoch)
 		}
-		a.hookFrom[run.ID] = from
 		return
 	}
 	a.hooksRun[run.ID] = nil
-	a.hookFrom[run.ID] = from
+	if run.Epoch < epoch {
+		a.hookEnded(HookResult{Run: run, Err: site.ReasonHookStale, Detail: fmt.Sprintf("not run: epoch %d is older than %d", run.Epoch, epoch)})
+		return
+	}
+	if a.hooksTaken = append(a.hooksTaken, run); len(a.hooksTaken) > hooksTold {
+		a.hooksTaken = a.hooksTaken[1:]
+	}
 	if a.cfg.Observe {
 		a.hookEnded(HookResult{Run: run, OK: true, Detail: "not run: this node only observes"})
 		return
@@ -132,6 +223,53 @@ func (a *Agent) startHook(run site.HookRun, from string) {
 		return
 	}
 	a.deps.Hooks.Start(run)
+}
+
+// hookFence is the epoch below which an order is overtaken by the decision that
+// this node knows; 0 if it knows none about the group.
+func (a *Agent) hookFence(run site.HookRun) uint64 {
+	g, ok := a.decision.Group(run.Group)
+	switch {
+	case !ok:
+		return 0
+	case run.Kind != site.HookNotify:
+		return g.Epoch
+	case g.Notify > 0:
+		return g.Notify
+	}
+	return a.decided.Value.Epoch + 1 // all that was decided has been told
+}
+
+// endHooks ends what of a hook's kind and group is below an epoch.
+func (a *Agent) endHooks(run site.HookRun, epoch uint64) {
+	switch {
+	case a.deps.Hooks == nil:
+	case run.Kind == site.HookNotify:
+		a.deps.Hooks.Fence(run.Group, 0, epoch)
+	default:
+		a.deps.Hooks.Fence(run.Group, epoch, 0)
+	}
+}
+
+// fenceHooks ends what runs here of earlier decisions, whoever asked for it.
+// Again says that epochs begin again.
+func (a *Agent) fenceHooks(again bool) {
+	if again {
+		clear(a.hooksRun)
+		clear(a.hookFrom)
+		a.hooksEnded, a.hooksTaken = nil, nil
+	}
+	a.hooksTaken = slices.DeleteFunc(a.hooksTaken, func(run site.HookRun) bool { return run.Epoch < a.hookFence(run) })
+	for _, g := range a.decision.Groups {
+		if a.deps.Hooks == nil {
+			return
+		}
+		if again {
+			a.deps.Hooks.Forget(g.In())
+		}
+		notify := a.hookFence(site.HookRun{Group: g.In(), Kind: site.HookNotify})
+		a.deps.Hooks.Fence(g.In(), g.Epoch, notify)
+	}
 }
 
 // hooksKept bounds how many results are remembered for repetitions.
@@ -181,5 +319,6 @@ func (a *Agent) hookResult(d site.HookDone) {
 		return
 	}
 	delete(a.orders, d.ID)
+	a.dirty = true // another order may wait for this
 	a.feedSite(a.deps.Now(), d)
 }

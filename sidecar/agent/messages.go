@@ -66,6 +66,7 @@ type report struct {
 	View     *site.View    `json:"view,omitempty"`
 	Held     []status.Held `json:"held,omitempty"`
 	Hooks    []string      `json:"hooks,omitempty"` // the kinds that this node has commands for
+	Took     []string      `json:"took,omitempty"`  // hooks of the present phase that run or ran here, by id
 	Warnings []string      `json:"warnings,omitempty"`
 	// Keys names the keys that this node holds, the one that encrypts first.
 	Keys []string `json:"keys,omitempty"`
@@ -115,11 +116,13 @@ type transition struct {
 	Items []status.Transition `json:"items"`
 }
 
-// hookOrder asks a node to run the hooks of one phase.
+// hookOrder asks a node to run the hooks of one phase. Epoch is the one in
+// force: hooks of an earlier one are to be ended, and their end reported.
 type hookOrder struct {
 	envelope
 
-	Run site.HookRun `json:"run"`
+	Run   site.HookRun `json:"run"`
+	Epoch uint64       `json:"epoch,omitempty"`
 }
 
 // hookDone reports the end of a hook order.

@@ -252,6 +252,9 @@ func (a *Agent) makeReport(now time.Duration) report {
 		Settings: a.settings(), Hooks: a.cfg.Hooks,
 		Warnings: a.warnings(now), Keys: a.deps.Network.Keys(), Protocol: a.newest(),
 	}
+	for _, h := range a.hooksTaken {
+		r.Took = append(r.Took, h.ID)
+	}
 	if a.deps.Addresses != nil {
 		k, unserved := a.kernel(now), a.unserved()
 		r.Fence, r.MinLease, r.VIPs = string(k.status.Fence), k.status.MinLease, a.carried()

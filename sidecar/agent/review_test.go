@@ -125,6 +125,8 @@ type obliging struct{ done chan agent.HookResult }
 func (o *obliging) Start(run site.HookRun) {
 	o.done <- agent.HookResult{Run: run, OK: true}
 }
+func (o *obliging) Fence(string, uint64, uint64)  {}
+func (o *obliging) Forget(string)                 {}
 func (o *obliging) Done() <-chan agent.HookResult { return o.done }
 
 // TestHooksMayStandOnTheApplicationsMachinesAlone: the load balancers have no

@@ -95,7 +95,9 @@ func (a *Agent) siteDecided(r lease.Record, holder string) {
 		a.problem("site-value", err.Error())
 		return
 	}
+	again := r.Value.Epoch < a.decided.Value.Epoch // all voters have forgotten
 	a.decided, a.decision, a.decidedFrom = r, d, holder
+	a.fenceHooks(again)
 	now := a.deps.Now()
 	a.applySite(now)
 	if holder == a.cfg.Node {

@@ -15,7 +15,9 @@
 //
 // Every job carries the epoch of the decision that it belongs to. A job with a
 // lower epoch than one that its lane has seen is refused as stale; one with a
-// higher epoch supersedes what is queued or running (which is killed). A job
+// higher epoch supersedes what is queued or running (which is killed), and so
+// does [Runner.Fence], without a job: a decision that asks nothing of this node
+// ends what an earlier one asked. A job
 // with the ID of one that is queued or running is the same job: it runs once,
 // and has one result. The ID of a job that succeeded gives the same result
 // again.

@@ -72,7 +72,7 @@ func (l *lane) fence(epoch uint64) {
 		if q.Epoch >= epoch {
 			return false
 		}
-		l.refuse(q, ReasonSuperseded, fmt.Sprintf("epoch %d came before it was run", epoch))
+		l.refuse(q, ReasonSuperseded, "a later decision came before it was run")
 		return true
 	})
 	if l.running != nil && l.running.Epoch < epoch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,9 +100,10 @@ type Runner struct {
 	fresh   chan struct{} // a lane was added
 	readers readers
 
-	lock  sync.Mutex
-	lanes map[string]*lane
-	idle  []*lane // lanes that Run has not started yet
+	lock   sync.Mutex
+	lanes  map[string]*lane
+	idle   []*lane           // lanes that Run has not started yet
+	fences map[string]uint64 // of lanes that have had no job yet
 }
 
 // New returns a Runner. Nothing runs before Run.
@@ -125,7 +127,8 @@ func New(cfg Config) *Runner {
 		cfg.Log = zap.NewNop()
 	}
 	r := &Runner{
-		cfg: cfg, log: cfg.Log, results: make(chan Result, 64), fresh: make(chan struct{}, 1), lanes: map[string]*lane{},
+		cfg: cfg, log: cfg.Log, results: make(chan Result, 64), fresh: make(chan struct{}, 1),
+		lanes: map[string]*lane{}, fences: map[string]uint64{},
 		runs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tandem_hook_runs_total", Help: "Hook commands run, by event and how they ended.",
 		}, []string{"event", "reason"}),
@@ -150,7 +153,7 @@ func (r *Runner) Submit(j Job) {
 	r.lock.Lock()
 	l := r.lanes[j.Lane]
 	if l == nil {
-		l = &lane{r: r, name: j.Lane, wake: make(chan struct{}, 1)}
+		l = &lane{r: r, name: j.Lane, wake: make(chan struct{}, 1), epoch: r.fences[j.Lane]}
 		r.lanes[j.Lane] = l
 		r.idle = append(r.idle, l)
 	}
@@ -159,15 +162,34 @@ func (r *Runner) Submit(j Job) {
 	poke(r.fresh)
 }
 
-// Fence refuses jobs of a lane below an epoch from now on, and kills what of
-// them is running.
+// Fence refuses jobs of a lane below an epoch from now on, also of a lane that
+// has had none yet, and kills what of them is running.
 func (r *Runner) Fence(name string, epoch uint64) {
 	r.lock.Lock()
 	l := r.lanes[name]
+	if l == nil {
+		r.fences[name] = max(r.fences[name], epoch)
+	}
 	r.lock.Unlock()
 	if l != nil {
 		l.mu.Lock()
 		l.fence(epoch)
+		l.mu.Unlock()
+		poke(l.wake)
+	}
+}
+
+// Forget makes a lane begin again: epochs are counted from the start, since all
+// who knew them have forgotten. What of the lane is queued or running is ended.
+func (r *Runner) Forget(name string) {
+	r.lock.Lock()
+	delete(r.fences, name)
+	l := r.lanes[name]
+	r.lock.Unlock()
+	if l != nil {
+		l.mu.Lock()
+		l.fence(math.MaxUint64)
+		l.epoch, l.last = 0, nil
 		l.mu.Unlock()
 		poke(l.wake)
 	}

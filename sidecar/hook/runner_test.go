@@ -295,6 +295,75 @@ func TestAStaleEpochIsRefused(t *testing.T) {
 	}
 }
 
+// A decision that asks nothing of this node ends what an earlier one asked, and
+// refuses what of it comes late, in lanes that have had no job too. The phase in
+// force goes on.
+func TestAFenceEndsWhatWasOvertaken(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, Config{})
+	r.Fence("notify/default", 7)
+	late := job("late", 6, "touch "+dir+"/late")
+	late.Lane = "notify/default"
+	r.Submit(late)
+	if res := r.get(t); res.Job.ID != "late" || res.Reason != ReasonStale {
+		t.Fatalf("%+v", res)
+	}
+	r.Submit(job("running", 3, "echo $$ >"+dir+"/pid; while ! test -e "+dir+"/go; do sleep 0.01; done"))
+	pid := pidIn(t, dir+"/pid")
+	r.Submit(job("queued", 3, "touch "+dir+"/queued"))
+	r.Fence("site/default", 3)
+	r.Fence("site/default", 2)
+	r.Fence("notify/default", 9)
+	if s := r.Status(); !alive(pid) || len(s) != 2 || s[0].Epoch != 9 || s[1].Epoch != 3 || s[1].Waiting != 1 {
+		t.Fatalf("ended by its own decision, an earlier one or that of another lane: %+v", s)
+	}
+	r.Fence("site/default", 4)
+	reasons := map[string]Reason{}
+	for range 2 {
+		res := r.get(t)
+		reasons[res.Job.ID] = res.Reason
+	}
+	if reasons["running"] != ReasonSuperseded || reasons["queued"] != ReasonSuperseded {
+		t.Fatal(reasons)
+	}
+	eventually(t, "the overtaken command is gone", func() bool { return !alive(pid) })
+	for _, name := range []string{"late", "queued"} {
+		if _, err := os.Stat(dir + "/" + name); err == nil {
+			t.Fatalf("the overtaken job %q ran", name)
+		}
+	}
+	r.Submit(job("present", 4, "true"))
+	if res := r.get(t); res.Job.ID != "present" || !res.OK {
+		t.Fatalf("%+v", res)
+	}
+}
+
+// When all voters have forgotten, epochs begin again; a node that lives through
+// that would refuse every job.
+func TestALaneThatForgetsBeginsAgain(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, Config{})
+	r.Submit(job("x", 900, "true"))
+	r.get(t)
+	r.Submit(job("old", 901, "echo $$ >"+dir+"/pid; sleep 300"))
+	pid := pidIn(t, dir+"/pid")
+	r.Fence("notify/default", 900)
+	r.Forget("site/default")
+	r.Forget("notify/default")
+	if res := r.get(t); res.Job.ID != "old" || res.Reason != ReasonSuperseded {
+		t.Fatalf("%+v", res)
+	}
+	eventually(t, "what ran is gone", func() bool { return !alive(pid) })
+	again, notify := job("x", 2, "true"), job("n", 2, "true")
+	notify.Lane = "notify/default"
+	for _, j := range []Job{again, notify} {
+		r.Submit(j)
+		if res := r.get(t); res.Job.ID != j.ID || !res.OK || res.Repeated {
+			t.Fatalf("%+v", res)
+		}
+	}
+}
+
 func TestALaterDecisionSupersedes(t *testing.T) {
 	dir := t.TempDir()
 	r := start(t, Config{})

@@ -60,6 +60,7 @@ const (
 	ReasonHookFailed     Reason = "hook-failed"        // a best-effort hook failed; the switch goes on
 	ReasonHookNodeLost   Reason = "node-lost"          // HookDone.Err: the node that ran the hook is gone
 	ReasonHookNoNode     Reason = "no-node"            // HookDone.Err: nobody stands in the site concerned
+	ReasonHookStale      Reason = "stale-epoch"        // HookDone.Err: a later decision has overtaken the hook
 	ReasonHookUnanswered Reason = "hook-unanswered"    // neither result nor loss was reported in time
 )
 

@@ -69,6 +69,7 @@ var words = map[string]string{
 	"hook-failed":        "a hook failed; the switch went on, since that hook is best effort.",
 	"node-lost":          "the node that ran the hook is gone.",
 	"no-node":            "no node stands in the site that the hook concerns (TANDEM_SITE).",
+	"stale-epoch":        "a later decision has overtaken the hook, which was not run.",
 	"hook-unanswered":    "neither a result nor the loss of the hook's node was reported in time.",
 	"done":               "it was done.",
 	"begun":              "it was begun.",
