@@ -9,8 +9,9 @@ import (
 )
 
 // TestADeciderMayDieAtEveryPoint kills the decider at every millisecond of a
-// switch, with its proposal lost or accepted, and has another one finish. No
-// phase is repeated, and no hook whose completion was recorded.
+// switch, commanded or automatic, with its proposal lost or accepted, and has
+// another one finish. No phase is repeated, and no hook whose completion was
+// recorded.
 func TestADeciderMayDieAtEveryPoint(t *testing.T) {
 	all := Hooks{Precheck: true, Takeover: true, Renounce: true, Notify: true}
 	for name, cfg := range map[string]Config{
@@ -21,10 +22,12 @@ func TestADeciderMayDieAtEveryPoint(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg.Sites, cfg.IsolatedAfter = sites("a", "b"), simIsolated
-			whole := switchOver(t, cfg, -1, false)
-			for at := range int(whole/time.Millisecond) + 2 {
-				switchOver(t, cfg, at, false)
-				switchOver(t, cfg, at, true)
+			for _, auto := range []bool{false, true} {
+				whole := switchOver(t, cfg, auto, -1, false)
+				for at := range int(whole/time.Millisecond) + 2 {
+					switchOver(t, cfg, auto, at, false)
+					switchOver(t, cfg, auto, at, true)
+				}
 			}
 		})
 	}
@@ -38,23 +41,29 @@ func sites(names ...string) []Site {
 	return out
 }
 
-// switchOver plays a takeover of b and says how long it took. The decider is
-// killed at a millisecond of it, unless that is negative.
-func switchOver(t *testing.T, cfg Config, at int, accepted bool) time.Duration {
+// switchOver plays a takeover of b, by command or because a has died, and says
+// how long it took. The decider is killed at a millisecond of it, unless that is
+// negative.
+func switchOver(t *testing.T, cfg Config, auto bool, at int, accepted bool) time.Duration {
 	t.Helper()
 	s := newSim(t, cfg, "lb1", "lb2")
 	j := newJudge(s)
 	var recorded []string // IDs of hooks whose phase has been left
 	s.onHook = append(s.onHook, func(_ *sim, h HookRun) {
 		if slices.Contains(recorded, h.ID) && h.Kind != HookNotify {
-			t.Fatalf("killed at %d ms, accepted %v: %s ran again", at, accepted, h.ID)
+			t.Fatalf("automatic %v, killed at %d ms, accepted %v: %s ran again", auto, at, accepted, h.ID)
 		}
 	})
 	s.start(true)
 	s.run(time.Second)
 	s.decided = nil
 	begin := s.now
-	s.step(Command{ID: "1", Kind: Takeover, Site: "b"})
+	if auto {
+		s.set("*", DefaultGroup, "a", false)
+		s.tell()
+	} else {
+		s.step(Command{ID: "1", Kind: Takeover, Site: "b"})
+	}
 	if at >= 0 {
 		s.run(time.Duration(at) * time.Millisecond)
 		j.died()
@@ -69,18 +78,18 @@ func switchOver(t *testing.T, cfg Config, at int, accepted bool) time.Duration {
 	}
 	s.run(5 * time.Second)
 	g, _ := s.cur.Group(DefaultGroup)
-	if len(s.decided) == 0 && at >= 0 { // killed before anything was decided: the command is lost, and nothing else
+	if len(s.decided) == 0 && at >= 0 && !auto { // killed before anything was decided: the command is lost, and nothing else
 		return 0
 	}
 	if g.Active != "b" || g.Switching() || g.Notify != 0 || !slices.Equal(s.routes(DefaultGroup), []string{"b"}) {
-		t.Fatalf("killed at %d ms, accepted %v: %+v, routed to %v", at, accepted, g, s.routes(DefaultGroup))
+		t.Fatalf("automatic %v, killed at %d ms, accepted %v: %+v, routed to %v", auto, at, accepted, g, s.routes(DefaultGroup))
 	}
 	checkPhases(t, cfg, s.decided)
 	return s.doneAt - begin
 }
 
 // checkPhases checks that the phases were decided in their order, each once.
-func checkPhases(t *testing.T, cfg Config, decided []Group) {
+func checkPhases(t fataler, cfg Config, decided []Group) {
 	t.Helper()
 	var got []string
 	for _, g := range decided {
@@ -104,9 +113,9 @@ func checkPhases(t *testing.T, cfg Config, decided []Group) {
 	}
 }
 
-// TestTheJudgeCatches shows that the checks of the property tests do fail: on
-// load balancers that say they have drained and have not, and on a decider
-// whose configuration is not the one it is judged by.
+// TestTheJudgeCatches shows that the checks of these tests do fail: on load
+// balancers that say they have drained and have not, on a decider whose
+// configuration is not the one it is judged by, and on one that forgets.
 func TestTheJudgeCatches(t *testing.T) {
 	for name, tc := range map[string]struct {
 		play func(*sim)
@@ -132,6 +141,29 @@ func TestTheJudgeCatches(t *testing.T) {
 			s.set("lb1", DefaultGroup, "a", false)
 			s.tell()
 		}, "an automatic switch away from a"},
+		"a hook asked for again": {func(s *sim) {
+			s.cfg.Hooks.Takeover, s.policy[HookTakeover] = true, "wait"
+			s.kill(true)
+			s.start(false)
+			s.step(Command{ID: "1", Kind: Takeover, Site: "b"})
+			s.run(time.Second)
+			s.d.mem[0].hook, s.twin.mem[0].hook = hookState{}, hookState{}
+			s.tell()
+		}, "was asked for again"},
+		"a phase repeated": {func(s *sim) {
+			before := s.cur
+			s.decided = nil
+			s.step(Command{ID: "1", Kind: Takeover, Site: "b"})
+			for g := (Group{}); g.Phase != PhaseEnable; g, _ = s.cur.Group(DefaultGroup) {
+				s.run(time.Millisecond)
+			}
+			s.kill(true)
+			s.cur = before
+			s.start(false)
+			s.step(Command{ID: "1", Kind: Takeover, Site: "b"})
+			s.run(5 * time.Second)
+			checkPhases(s.t, s.cfg, s.decided)
+		}, `phases ["renounce" "enable" "renounce"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &caught{}
