@@ -122,7 +122,7 @@ type arena struct {
 var arenaLBs = []string{"lb1", "lb2"}
 
 // newArena builds the machines and starts the sidecars.
-func newArena(t *testing.T, seed uint64) *arena {
+func newArena(t *testing.T, seed uint64, change func(name string, c *agent.Config)) *arena {
 	t.Helper()
 	a := &arena{rand: rand.New(rand.NewPCG(seed, 1)), machines: map[string]*machine{}}
 	log := &journal{}
@@ -131,9 +131,15 @@ func newArena(t *testing.T, seed uint64) *arena {
 		k := &kernel{start: begin, node: lb, role: map[string]vip.Role{}, sought: map[string]time.Duration{}, log: log, carrier: true, events: make(chan vip.Event)}
 		a.machines[lb] = &machine{kernel: k, proxy: newProxy(lb, log)}
 	}
-	edit := func(_ string, c *agent.Config) {
+	edit := func(name string, c *agent.Config) {
 		c.Sites.Order, c.Sites.FlapMax = site.Exclusive, 1000
 		c.Sites.IsolatedAfter = isolatedAfter
+		if a.machines[name] != nil {
+			c.Hooks = []string{"takeover", "renounce"}
+		}
+		if change != nil {
+			change(name, c)
+		}
 	}
 	a.cluster = newClusterWith(t, []string{"lb1", "lb2", "witness"}, edit, func(name string, d *agent.Deps) {
 		m := a.machines[name]
@@ -149,12 +155,14 @@ func newArena(t *testing.T, seed uint64) *arena {
 		a.sight.Unlock()
 		d.Now = func() time.Duration { h.wait(); return now() }
 		d.Addresses, d.LB = h, balancer{h}
+		d.Hooks = newCommands(name, log, func() time.Duration { return rand.N(300 * time.Millisecond) })
 	})
 	return a
 }
 
 // serving lists the sites that answer through a load balancer. One whose
-// sidecar is frozen or dead counts as long as it has the address; one whose
+// sidecar is frozen or dead counts as long as it has the address, and so does
+// one that hung and has not been told yet what changed meanwhile; one whose
 // sidecar runs counts in any case, as soon as that has told it anything.
 func (a *arena) serving(lb string) (sites []string) {
 	m := a.machines[lb]
@@ -162,11 +170,12 @@ func (a *arena) serving(lb string) (sites []string) {
 	if !m.holds("default") && (h.dazed() || h.is(&h.dead) || !h.is(&h.told)) {
 		return nil
 	}
-	if m.proxy.mu.Lock(); m.hung || !m.proxy.o.Alive {
-		m.proxy.mu.Unlock()
+	m.proxy.mu.Lock()
+	hung, asBefore := m.hung, !m.proxy.o.Alive || m.proxy.deaf
+	m.proxy.mu.Unlock()
+	if hung || asBefore && !m.holds("default") {
 		return nil
 	}
-	m.proxy.mu.Unlock()
 	for s := range strings.FieldsSeq(m.proxy.ready()) {
 		if name := s[:1]; !slices.Contains(sites, name) {
 			sites = append(sites, name)
@@ -228,18 +237,27 @@ func (a *arena) bring(lb string) {
 }
 
 // hang stops HAProxy, or lets it go on: what it did before it does again until
-// the sidecar has seen it.
+// the sidecar has seen it and told it.
 func (a *arena) hang(lb string, hung bool) {
 	m := a.machines[lb]
-	m.proxy.mu.Lock()
+	p := m.proxy
+	p.mu.Lock()
+	was := m.hung
 	m.hung = hung
-	m.proxy.mu.Unlock()
-	time.Sleep(100 * time.Millisecond)
-	if hung {
-		m.proxy.die("hangs")
-	} else {
-		m.proxy.back()
+	p.mu.Unlock()
+	if was == hung {
+		return
 	}
+	p.hear(false)
+	if hung {
+		time.Sleep(100 * time.Millisecond)
+		p.die("hangs")
+		return
+	}
+	time.Sleep(time.Duration(a.rand.IntN(50)) * time.Millisecond)
+	p.back()
+	time.Sleep(time.Duration(a.rand.IntN(50)) * time.Millisecond)
+	p.hear(true)
 }
 
 // fault does one thing to the cluster.
@@ -372,7 +390,7 @@ func (a *arena) mend() {
 		return (one == "a-1 a-2" || one == "b-1 b-2") && a.machines["lb2"].proxy.ready() == one &&
 			a.machines["lb1"].holds("default") != a.machines["lb2"].holds("default")
 	}
-	for range 60 {
+	for range 120 { // a takeover that failed is tried again after a minute
 		if time.Sleep(time.Second); settled() {
 			return
 		}
@@ -402,9 +420,20 @@ func TestExclusiveNeverServesTwoSites(t *testing.T) {
 	}
 }
 
+// open waits until site a is served, and has the referee look on until close.
+func (a *arena) open() (closeUp func()) {
+	a.t.Helper()
+	a.until("site a served", 10*time.Second, func() bool {
+		return a.machines["lb1"].proxy.ready() == "a-1 a-2" && a.machines["lb2"].proxy.ready() == "a-1 a-2"
+	})
+	ctx, stop := context.WithCancel(a.t.Context())
+	a.wg.Go(func() { a.referee(ctx) })
+	return stop
+}
+
 func playArena(t *testing.T, seed uint64) int {
 	t.Helper()
-	a := newArena(t, seed)
+	a := newArena(t, seed, nil)
 	t.Cleanup(func() {
 		for _, n := range a.graves {
 			if err := <-n.done; err != nil {
@@ -412,12 +441,7 @@ func playArena(t *testing.T, seed uint64) int {
 			}
 		}
 	})
-	a.until("site a served", 10*time.Second, func() bool {
-		return a.machines["lb1"].proxy.ready() == "a-1 a-2" && a.machines["lb2"].proxy.ready() == "a-1 a-2"
-	})
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	a.wg.Go(func() { a.referee(ctx) })
+	defer a.open()()
 	for range 8 {
 		a.round()
 		if _, both := a.seen(); both != "" {
@@ -431,4 +455,77 @@ func playArena(t *testing.T, seed uint64) int {
 	a.sight.Lock()
 	defer a.sight.Unlock()
 	return a.switches
+}
+
+// TestTheArenaCatches shows that the referee does see what must not be: a
+// decider that does not wait for a load balancer that it cannot hear, and a
+// HAProxy that wakes with the address and with what it knew before.
+func TestTheArenaCatches(t *testing.T) {
+	for name, tc := range map[string]struct {
+		isolated time.Duration
+		play     func(*arena)
+	}{
+		"a decider that does not wait": {time.Millisecond, func(a *arena) {
+			a.net.Cut(addresses["lb1"], addresses["lb2"])
+			a.machines["lb1"].proxy.servers("a-", false)
+			time.Sleep(5 * time.Second)
+		}},
+		"a HAProxy that wakes": {isolatedAfter, func(a *arena) {
+			a.command("lb1", "takeover", "b")
+			a.until("b served", 10*time.Second, func() bool { s, _ := a.seen(); return s == "b" })
+			p := a.machines["lb1"].proxy
+			p.mu.Lock()
+			p.deaf = true
+			p.o.Servers = slices.Clone(p.o.Servers)
+			for i := range p.o.Servers {
+				p.o.Servers[i].Admin ^= haproxy.FDrain
+			}
+			p.mu.Unlock()
+			time.Sleep(50 * time.Millisecond)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newArena(t, 1, func(_ string, c *agent.Config) { c.Sites.IsolatedAfter, c.Hooks = tc.isolated, nil })
+				a.until("lb1 holds", 10*time.Second, func() bool { return a.machines["lb1"].holds("default") })
+				defer a.open()()
+				tc.play(a)
+				if _, both := a.seen(); both == "" {
+					t.Errorf("both sites were served and the referee has not seen it\n%s", a.log.text())
+				}
+			})
+		})
+	}
+}
+
+// TestAHAProxyThatWakesServesNothingOld: in exclusive order, the HAProxy of the
+// holder hangs, and lb2 routes and has no carrier, so that nobody else can have
+// the address. An operator switches to the other site; when the HAProxy wakes,
+// it knows only the old one.
+func TestAHAProxyThatWakesServesNothingOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newArena(t, 1, nil)
+		a.until("lb1 holds", 10*time.Second, func() bool { return a.machines["lb1"].holds("default") })
+		defer a.open()()
+		two := a.machines["lb2"]
+		two.mu.Lock()
+		two.carrier = false
+		two.mu.Unlock()
+		a.until("lb2 is not eligible", 3*time.Second, func() bool {
+			all := a.nodes["lb1"].Status().Nodes
+			return slices.ContainsFunc(all, func(n status.Node) bool { return n.Name == "lb2" && n.Reason == "no-carrier" })
+		})
+		a.hang("lb1", true)
+		time.Sleep(time.Second)
+		a.command("lb1", "takeover", "b")
+		a.until("lb2 routes to b", 20*time.Second, func() bool { return two.proxy.ready() == "b-1 b-2" })
+		a.hang("lb1", false)
+		a.until("lb1 serves b", 5*time.Second, func() bool {
+			one := a.machines["lb1"]
+			return one.holds("default") && one.proxy.ready() == "b-1 b-2"
+		})
+		if _, both := a.seen(); both != "" {
+			t.Errorf("both sites answered %s\n%s", both, a.log.text())
+		}
+	})
 }

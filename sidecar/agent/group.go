@@ -115,6 +115,9 @@ func (a *Agent) preferred(g *group) string {
 // lastResort says whether this node should go on, or bid, although it is not
 // eligible: it held the address last and nobody better is there.
 func (a *Agent) lastResort(g *group, now time.Duration) bool {
+	if a.wakesOld(now, g) {
+		return false
+	}
 	if g.holding {
 		return true // until failOver finds a successor
 	}
@@ -129,6 +132,10 @@ func (a *Agent) lastResort(g *group, now time.Duration) bool {
 // path leaves them worth keeping.
 func (a *Agent) failOver(now time.Duration, g *group, reason, detail string) {
 	next := a.successor(g, now)
+	if next == "" && a.wakesOld(now, g) {
+		a.handOver(now, g, "", lease.Reason(reason), false)
+		return
+	}
 	if next == "" {
 		if g.unfit != reason {
 			g.unfit = reason

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
 	"tandem/haproxy"
@@ -20,6 +21,9 @@ func (a *Agent) applySite(now time.Duration) {
 	}
 	rules := site.Rules(*a.cfg.Sites, a.decision, quorate)
 	if quorate == a.applied.quorate && a.decided.Value.Epoch == a.applied.epoch && a.applied.set {
+		if o := a.deps.LB.Observed(); o.Alive && o.Applied == a.applied.epoch {
+			a.obeyed = rules
+		}
 		return
 	}
 	d := haproxy.Desired{
@@ -86,4 +90,18 @@ func (a *Agent) quorate(now time.Duration) bool {
 		return true
 	}
 	return false
+}
+
+// wakesOld says whether, in exclusive order, the HAProxy of a group does not
+// answer, and would route as was decided earlier if it woke: where it hangs, a
+// switch does not wait for it longer than for one that is cut off. It serves
+// nobody meanwhile, so nothing is lost if the address is not here.
+func (a *Agent) wakesOld(now time.Duration, g *group) bool {
+	if a.cfg.Sites == nil || a.cfg.Sites.Order != site.Exclusive {
+		return false
+	}
+	if _, sick := a.unserved()[g.name]; !sick {
+		return false
+	}
+	return !slices.Equal(a.obeyed, site.Rules(*a.cfg.Sites, a.decision, a.quorate(now)))
 }
