@@ -78,10 +78,18 @@ func (j Journal) Intend(commands []Command, now time.Time) Journal {
 //
 // A drain that nobody noted is somebody else's, with two exceptions. On the very
 // first look, with nothing remembered, a drain is ours where the rules want one
-// (the standby site) and somebody else's elsewhere. On the first look at another
-// process, a drain that the server-state file contains came out of that file and
-// is ours if it was not known as somebody else's before: nobody set it by hand,
-// it is left over from an earlier time.
+// (the standby site), and where the server-state file contains it. On the first
+// look at another process, a drain that the server-state file contains came out of
+// that file and is ours if it was not known as somebody else's before: nobody set
+// it by hand, it is left over from an earlier time.
+//
+// With nothing remembered, the file may also contain what a person drained, and
+// that is undone on the active site then. It is the lesser evil: otherwise a
+// decision that changed while the machine was off would leave the active site
+// drained for good, held by nobody.
+//
+// A server that is no longer there is forgotten: one that is added under its name
+// is another.
 func (j Journal) Learn(desired Desired, observed []Server, process Process, fromFile func(ServerID) bool, now time.Time) Journal {
 	next := j.clone()
 	next.Process = process
@@ -91,7 +99,7 @@ func (j Journal) Learn(desired Desired, observed []Server, process Process, from
 		case !s.Admin.Has(FDrain), s.Admin.Has(FMaint):
 			// Both at once is what a look meets in the middle of a person's change
 			// between the two: HAProxy sets one, then clears the other.
-			if ok && (known.Seen || now.Sub(known.At) > straggler || now.Before(known.At)) {
+			if ok && (known.Seen || known.stale(now)) {
 				delete(next.drains, s.ServerID)
 			}
 		case ok:
@@ -105,13 +113,34 @@ func (j Journal) Learn(desired Desired, observed []Server, process Process, from
 				continue
 			case j.Blank() && rule.Want == Drain:
 				origin = ours
-			case !j.Blank() && j.Process != process && fromFile(s.ServerID):
+			case (j.Blank() || j.Process != process) && fromFile(s.ServerID):
 				origin = ours
 			}
 			note(&next, s.ServerID, entry{Origin: origin, Seen: true, At: now})
 		}
 	}
+	next.forget(observed, now)
 	return next
+}
+
+// forget drops the servers that are not there any more. A drain that was sent and
+// not yet seen may be on its way to one that is added just now.
+func (j Journal) forget(observed []Server, now time.Time) {
+	if len(j.drains) == 0 {
+		return
+	}
+	there := make(map[ServerID]bool, len(observed))
+	for _, s := range observed {
+		there[s.ServerID] = true
+	}
+	maps.DeleteFunc(j.drains, func(id ServerID, e entry) bool {
+		return !there[id] && (e.Seen || e.stale(now))
+	})
+}
+
+// stale says whether a drain that was sent and not seen will not come any more.
+func (e entry) stale(now time.Time) bool {
+	return now.Sub(e.At) > straggler || now.Before(e.At)
 }
 
 // note puts an entry into a journal that nobody else has yet.

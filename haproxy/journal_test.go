@@ -3,6 +3,7 @@ package haproxy
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,10 +25,27 @@ type world struct {
 
 func newWorld() *world {
 	w := &world{person: map[ServerID]bool{}, process: Process{PID: 1, Start: 1}, desired: toA, now: time.Unix(1, 0)}
-	for _, name := range []string{"a-1", "a-2", "b-1", "b-2"} {
-		w.servers = append(w.servers, Server{ServerID: ServerID{"be", name}, Oper: OperRunning, Weight: 1, InitialWeight: 1})
+	for _, name := range worldNames {
+		w.add(name, 0)
 	}
 	return w
+}
+
+var worldNames = []string{"a-1", "a-2", "b-1", "b-2"} // as in the configuration
+
+// add is a server that is new, whatever was there under its name before.
+func (w *world) add(name string, admin Admin) {
+	w.servers = append(w.servers, Server{ServerID: ServerID{"be", name}, Admin: admin, Oper: OperRunning, Weight: 1, InitialWeight: 1})
+}
+
+// find returns the server of that name, nil if it has been deleted.
+func (w *world) find(name string) *Server {
+	for n := range w.servers {
+		if w.servers[n].Server == name {
+			return &w.servers[n]
+		}
+	}
+	return nil
 }
 
 // look is a cycle of the worker: learn, carry out, read back, until nothing is
@@ -67,26 +85,24 @@ func (w *world) look(t *rapid.T) {
 	}
 }
 
-// TestJournalKnowsWhoseDrainItIs lets persons, decisions and restarts happen in
-// any order, with a look after each.
+// TestJournalKnowsWhoseDrainItIs lets persons, decisions, restarts and losses
+// happen in any order, with a look after each.
 func TestJournalKnowsWhoseDrainItIs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld()
 		w.look(t)
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
-			n := rapid.IntRange(0, len(w.servers)-1).Draw(t, "server")
-			s := &w.servers[n]
-			switch rapid.SampledFrom([]string{"drain", "ready", "maint", "switch", "reload", "crash with an old file", "keep this file", "sidecar", "lose the file"}).Draw(t, "event") {
-			case "drain":
-				if !s.Admin.Has(FDrain) { // else it cannot be told from ours, by anybody
-					s.Admin, w.person[s.ServerID] = obey(s.Admin, Drain), true
-				}
-			case "ready":
-				s.Admin = obey(s.Admin, Ready)
-				delete(w.person, s.ServerID)
-			case "maint":
-				s.Admin = FMaint
-				delete(w.person, s.ServerID)
+			name := rapid.SampledFrom(worldNames).Draw(t, "server")
+			if s := w.find(name); s == nil {
+				w.toAbsent(name, rapid.SampledFrom([]string{"nothing", "add", "add, drain", "add, ready"}).Draw(t, "to one deleted"))
+			} else {
+				w.toPresent(s, rapid.SampledFrom([]string{"nothing", "drain", "ready", "maint", "del"}).Draw(t, "to one there"))
+			}
+			event := rapid.SampledFrom([]string{"nothing", "switch", "reload", "crash with an old file", "keep this file", "sidecar", "lose the file", "lose the journal"}).Draw(t, "event")
+			if event != "lose the journal" { // else what a person did last is in neither
+				w.look(t)
+			}
+			switch event {
 			case "switch":
 				if w.desired.Epoch == toA.Epoch {
 					w.desired = toB
@@ -112,16 +128,70 @@ func TestJournalKnowsWhoseDrainItIs(t *testing.T) {
 				if err := json.Unmarshal(b, &w.journal); err != nil {
 					t.Fatal(err)
 				}
+			case "lose the journal":
+				// What a person did since the file was written is the person's, the
+				// rest cannot be told any more.
+				w.journal = Journal{}
+				for _, s := range w.servers {
+					rule, _ := w.desired.Rule(s.ServerID)
+					if w.file[s.ServerID] || w.older[s.ServerID] || rule.Want == Drain {
+						delete(w.person, s.ServerID)
+					}
+				}
 			}
 			w.look(t)
+			for id := range w.journal.drains {
+				if w.find(id.Server) == nil {
+					t.Fatalf("%s is remembered, and is not there", id)
+				}
+			}
 		}
 	})
 }
 
-// restart is another process that starts with the drains of a file. What a
-// person had drained and is drained still is the person's.
+// toPresent is what a person does to a server.
+func (w *world) toPresent(s *Server, event string) {
+	id := s.ServerID
+	switch event {
+	case "drain":
+		if !s.Admin.Has(FDrain) { // else it cannot be told from ours, by anybody
+			s.Admin, w.person[id] = obey(s.Admin, Drain), true
+		}
+	case "ready":
+		s.Admin = obey(s.Admin, Ready)
+		delete(w.person, id)
+	case "maint":
+		s.Admin = FMaint
+		delete(w.person, id)
+	case "del":
+		w.servers = slices.DeleteFunc(w.servers, func(s Server) bool { return s.ServerID == id })
+		delete(w.person, id)
+	}
+}
+
+// toAbsent is what a person does about a server that was deleted.
+func (w *world) toAbsent(name, event string) {
+	switch event {
+	case "add":
+		w.add(name, FMaint)
+	case "add, ready":
+		w.add(name, 0)
+	case "add, drain":
+		w.add(name, FDrain)
+		w.person[ServerID{"be", name}] = true
+	}
+}
+
+// restart is another process that starts with the servers of the configuration
+// and the drains of a file. What a person had drained and is drained still is the
+// person's.
 func (w *world) restart(file map[ServerID]bool) {
 	w.process.PID++
+	for _, name := range worldNames {
+		if w.find(name) == nil {
+			w.add(name, 0)
+		}
+	}
 	for n := range w.servers {
 		s := &w.servers[n]
 		s.Admin = 0
@@ -149,6 +219,29 @@ func TestStragglersAreRememberedForAWhile(t *testing.T) {
 		if got.Ours(server.ServerID) != c.ours {
 			t.Errorf("after %v: ours is %v", c.after, !c.ours)
 		}
+	}
+}
+
+// A drain on its way to a server that is deleted is waited for, and not for ever:
+// until it is settled every look compares and writes anew.
+func TestADrainSentToADeletedServerIsForgotten(t *testing.T) {
+	id := ServerID{"be", "b-1"}
+	now := time.Unix(100, 0)
+	nothing := func(ServerID) bool { return false }
+	sent := Journal{Process: Process{PID: 1}}.Intend([]Command{{id, Drain}}, now)
+	others := []Server{{ServerID: ServerID{"be", "a-1"}}}
+	if j := sent.Learn(toA, others, Process{PID: 1}, nothing, now.Add(straggler)); j.settled() || !j.Ours(id) {
+		t.Error("forgotten while it may still come")
+	}
+	if j := sent.Learn(toA, others, Process{PID: 1}, nothing, now.Add(straggler+1)); !j.settled() {
+		t.Errorf("never settled: %+v", j)
+	}
+	drained := []Server{{ServerID: id, Admin: FDrain}}
+	seen := sent.Learn(toA, drained, Process{PID: 1}, nothing, now.Add(time.Second))
+	j := seen.Learn(toA, others, Process{PID: 1}, nothing, now.Add(2*time.Second)).
+		Learn(toA, drained, Process{PID: 1}, nothing, now.Add(3*time.Second))
+	if j.Ours(id) || !j.Theirs(id) {
+		t.Error("a server that was added anew inherits the drain of the one before")
 	}
 }
 

@@ -81,7 +81,7 @@ func (k *keeper) put(raw string, table []Server) {
 	k.look()
 }
 
-// read returns what is in the file now, and remembers the drains in it.
+// read returns what is in the file now.
 func (k *keeper) read() (raw string, table []Server, err error) {
 	b, err := os.ReadFile(k.path)
 	if err != nil {

@@ -88,7 +88,7 @@ func (w *worker) load() {
 	if w.i.cfg.JournalFile != "" {
 		j, err := loadJournal(w.i.cfg.JournalFile)
 		if err != nil {
-			w.log.Error("journal not read: drains found now count as ours only on the standby site", zap.Error(err))
+			w.log.Error("journal not read: drains found now count as ours on the standby site and where the server-state file has them, else as an operator's", zap.Error(err))
 		}
 		w.journal, w.saved = j, j.clone()
 	}
@@ -366,6 +366,9 @@ func (w *worker) prepare() {
 		return
 	}
 	w.prepared = edition
+	if w.journal.Blank() {
+		w.journal = w.journal.Learn(desired, w.table, Process{}, w.tableFromFile(), time.Now())
+	}
 	missing := Diff(desired, w.table, w.journal)
 	if len(missing) == 0 {
 		return
@@ -373,6 +376,15 @@ func (w *worker) prepare() {
 	w.journal = w.journal.Intend(missing, time.Now())
 	w.save()
 	w.file(missing)
+}
+
+// tableFromFile says which drains of the table may come from the server-state
+// file: all, if no process has been looked at, for then the table is the file's.
+func (w *worker) tableFromFile() func(ServerID) bool {
+	if w.process == (Process{}) {
+		return func(ServerID) bool { return true }
+	}
+	return w.fromFile
 }
 
 // file hands the table to the keeper as it will be when all is carried out.
