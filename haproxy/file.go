@@ -7,10 +7,30 @@ import (
 	"syscall"
 )
 
+// disk is what replacing a file asks of one, so that a test can see the order and
+// have a step fail.
+type disk struct {
+	write  func(*os.File, []byte) error
+	sync   func(*os.File) error
+	rename func(from, to string) error
+	settle func(dir string) error // a rename is on disk when its directory is
+}
+
+var realDisk = disk{
+	write:  func(f *os.File, b []byte) error { _, err := f.Write(b); return err },
+	sync:   (*os.File).Sync,
+	rename: os.Rename,
+	settle: syncPath,
+}
+
 // replaceFile puts a whole file in the place of another: a reader sees the old
 // one or the new one. If it is durable, that is so after a crash of the machine
 // too, and it takes as long as the disk does.
-func replaceFile(path string, content []byte, mode os.FileMode, durable bool) (err error) {
+func replaceFile(path string, content []byte, mode os.FileMode, durable bool) error {
+	return realDisk.replace(path, content, mode, durable)
+}
+
+func (d disk) replace(path string, content []byte, mode os.FileMode, durable bool) (err error) {
 	temporary := path + ".tmp"
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, mode)
 	if err != nil {
@@ -22,8 +42,8 @@ func replaceFile(path string, content []byte, mode os.FileMode, durable bool) (e
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
-	if _, err = f.Write(content); err == nil && durable {
-		err = f.Sync()
+	if err = d.write(f, content); err == nil && durable {
+		err = d.sync(f)
 	}
 	if closing := f.Close(); err == nil {
 		err = closing
@@ -31,10 +51,10 @@ func replaceFile(path string, content []byte, mode os.FileMode, durable bool) (e
 	if err != nil {
 		return err
 	}
-	if err = os.Rename(temporary, path); err != nil || !durable {
+	if err = d.rename(temporary, path); err != nil || !durable {
 		return err
 	}
-	return syncPath(filepath.Dir(path))
+	return d.settle(filepath.Dir(path))
 }
 
 // syncPath has a file or directory written to disk.
