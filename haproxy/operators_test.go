@@ -5,7 +5,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,6 +78,180 @@ func TestWhatAPersonDidStays(t *testing.T) {
 	}
 }
 
+// deed is what a person does to one server at any moment of a switch.
+type deed struct {
+	command string
+	kept    operator // what comes of it
+	// lost: when it comes to nothing, as the last writer wins or a drain by hand
+	// looks like ours. The words are those of moments, and a server.
+	lost []string
+}
+
+// The moments of a switch from a to b at which a person acts.
+const (
+	beforeSwitch = "before"
+	asReadyGoes  = "as ready goes out" // a is still ready, b drained by tandem
+	asDrainGoes  = "as drain goes out" // b is ready
+	afterSwitch  = "after"
+)
+
+var deeds = []deed{
+	{"set server SERVER state maint", operators[0], []string{asReadyGoes + " b-1", asDrainGoes + " a-1"}},
+	{"set server SERVER state drain", operator{
+		on:   map[string]string{"active": "FDRAIN", "standby": "FDRAIN"},
+		held: map[string]HoldKind{"active": HoldDrain},
+	}, []string{beforeSwitch + " b-1", asReadyGoes + " b-1", asDrainGoes + " a-1", afterSwitch + " a-1"}},
+	{"set server SERVER weight 0", operators[2], nil},
+	{"set server SERVER weight 50%", operator{on: map[string]string{"active": "none", "standby": "FDRAIN"}}, nil},
+}
+
+// TestWhatAPersonDoesDuringASwitchStays lets a person act before, during and after
+// a switch from a to b, and looks after it, after the way back, and after another.
+func TestWhatAPersonDoesDuringASwitchStays(t *testing.T) {
+	for _, d := range deeds {
+		for _, moment := range []string{beforeSwitch, asReadyGoes, asDrainGoes, afterSwitch} {
+			for _, server := range []string{"a-1", "b-1"} {
+				name := strings.ReplaceAll(d.command, "SERVER", server) + " " + moment
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					want := d.kept
+					if slices.Contains(d.lost, moment+" "+server) {
+						want = operator{on: map[string]string{"active": "none", "standby": "FDRAIN"}}
+					}
+					actAt(t, moment, strings.ReplaceAll(d.command, "SERVER", "be/"+server), server, want)
+				})
+			}
+		}
+	}
+}
+
+// weighty is a backend like haproxytest.Backend's, of servers of weight 10: half
+// of 1 is 0.
+func weighty(n int) string {
+	return strings.ReplaceAll(haproxytest.Backend("be", n), "127.0.0.1:9", "127.0.0.1:9 weight 10")
+}
+
+func actAt(t *testing.T, moment, command, server string, want operator) {
+	t.Helper()
+	p := haproxytest.Start(t, haproxytest.Global+weighty(2))
+	relay := haproxytest.StartRelay(t, p.Socket)
+	i := run(t, Config{Socket: relay.Socket})
+	i.applied(toA)
+	var acted atomic.Int32
+	act := func() {
+		if answer, err := p.Ask(command); err != nil || strings.TrimSpace(answer) != "" {
+			t.Errorf("%s: %q %v", command, answer, err)
+		}
+		acted.Add(1)
+	}
+	during := func(what string) {
+		var once sync.Once
+		relay.Before(func(piece string) {
+			if strings.Contains(piece, what) {
+				once.Do(act)
+			}
+		})
+	}
+	switch moment {
+	case beforeSwitch:
+		act()
+	case asReadyGoes:
+		during("state ready")
+	case asDrainGoes:
+		during("state drain")
+	}
+	for n, d := range []Desired{{Epoch: 10, Rules: toB.Rules}, {Epoch: 11, Rules: toA.Rules}, {Epoch: 12, Rules: toB.Rules}} {
+		now := i.applied(d)
+		if n == 0 && moment == afterSwitch {
+			act()
+			continue // its first look is after the way back
+		}
+		if acted.Load() != 1 {
+			t.Fatalf("step %d: the person acted %d times", n, acted.Load())
+		}
+		role := "standby"
+		if rule, _ := d.Rule(ServerID{"be", server}); rule.Want == Ready {
+			role = "active"
+		}
+		if got := adminOf(t, now.Servers, server); got != want.on[role] {
+			t.Fatalf("step %d, %s: %s, want %s", n, role, got, want.on[role])
+		}
+		if got := heldAs(now, server); got != want.held[role] {
+			t.Fatalf("step %d, %s: held as %q, want %q", n, role, got, want.held[role])
+		}
+		if got, want := weightOf(t, now.Servers, server), weightAfter(command); got != want {
+			t.Fatalf("step %d, %s: weight %d, want %d", n, role, got, want)
+		}
+	}
+}
+
+// weightAfter is the weight of a server of weighty after the command.
+func weightAfter(command string) int {
+	switch {
+	case strings.HasSuffix(command, "weight 0"):
+		return 0
+	case strings.HasSuffix(command, "weight 50%"):
+		return 5
+	}
+	return 10
+}
+
+func weightOf(t *testing.T, servers []Server, name string) int {
+	t.Helper()
+	n := slices.IndexFunc(servers, func(s Server) bool { return s.Server == name })
+	if n < 0 {
+		t.Fatalf("no server %s", name)
+	}
+	return servers[n].Weight
+}
+
+// TestWhatAPersonDidSurvivesAReload starts another HAProxy process once the
+// server-state file has what a person did: it stays, and so does who did it.
+func TestWhatAPersonDidSurvivesAReload(t *testing.T) {
+	plain := func(p *haproxytest.Process) { p.Start() }
+	for name, c := range map[string]struct {
+		start   func(*haproxytest.Process)
+		another func(*haproxytest.Process)
+	}{
+		"reload -sf":         {plain, func(p *haproxytest.Process) { p.Reload() }},
+		"reload of a master": {func(p *haproxytest.Process) { p.StartMaster() }, func(p *haproxytest.Process) { p.Signal(syscall.SIGUSR2) }},
+		"kill and start":     {plain, func(p *haproxytest.Process) { p.Signal(syscall.SIGKILL); <-p.Exited(); p.Start() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := haproxytest.New(t, haproxytest.Global+weighty(4))
+			c.start(p)
+			state := filepath.Join(p.Dir, "state")
+			i := run(t, Config{Socket: p.Socket, StateFile: state, JournalFile: filepath.Join(p.Dir, "journal")})
+			i.applied(toA)
+			for _, command := range []string{
+				"be/a-1 state maint", "be/a-2 state drain", "be/a-3 weight 0", "be/a-4 weight 50%",
+				"be/b-1 state maint", "be/b-3 weight 0", "be/b-4 weight 50%",
+			} {
+				if answer := strings.TrimSpace(p.Do("set server " + command)); answer != "" {
+					t.Fatalf("%s: %s", command, answer)
+				}
+			}
+			const admins = "be/a-1=FMAINT be/a-2=FDRAIN be/a-3=none be/a-4=none be/b-1=FMAINT be/b-2=FDRAIN be/b-3=FDRAIN be/b-4=FDRAIN"
+			weights := []int{10, 10, 0, 5, 10, 10, 0, 5}
+			asLeft := func(servers []Server) bool {
+				return states(servers) == admins && slices.EqualFunc(servers, weights, func(s Server, w int) bool { return s.Weight == w })
+			}
+			before, _ := i.until("seen", func(o Observation) bool { return asLeft(o.Servers) && len(o.Held) == 5 })
+			fileSays(t, state, asLeft)
+			c.another(p)
+			after, _ := i.until("another process as wanted", func(o Observation) bool { return o.PID != before.PID && o.Applied == 1 })
+			if !asLeft(after.Servers) || !slices.Equal(after.Held, before.Held) {
+				t.Fatalf("%s\n%+v\nheld %+v\nwas  %+v", states(after.Servers), after.Servers, after.Held, before.Held)
+			}
+			// Who did it is known still: over a switch and back all of it stays.
+			i.applied(toB)
+			if back := i.applied(Desired{Epoch: 3, Rules: toA.Rules}); !asLeft(back.Servers) || !slices.Equal(back.Held, before.Held) {
+				t.Fatalf("after a switch and back: %s\n%+v", states(back.Servers), back.Held)
+			}
+		})
+	}
+}
+
 func adminOf(t *testing.T, servers []Server, name string) string {
 	t.Helper()
 	for _, s := range servers {
@@ -118,10 +294,13 @@ func TestReadyByAPersonOnTheStandbySiteIsUndone(t *testing.T) {
 	p := start(t, 2)
 	i := run(t, Config{Socket: p.Socket})
 	i.applied(toA)
-	p.Do("set server be/b-1 state ready")
-	settled(t, p, time.Second, onA)
-	p.Do("enable server be/b-2")
-	settled(t, p, time.Second, onA)
+	for _, command := range []string{"set server be/b-1 state ready", "enable server be/b-2"} {
+		measured(t, func() bool {
+			begin := time.Now()
+			p.Do(command)
+			return settled(t, p, begin, time.Second, onA)
+		})
+	}
 }
 
 func TestMaintenanceOfADrainedServerEndsOurs(t *testing.T) {
@@ -203,6 +382,97 @@ func TestAgentCheckedServerIsLeftAlone(t *testing.T) {
 	}
 	p.Do("disable agent be/b-agent")
 	i.until("given to tandem", func(o Observation) bool { return adminOf(t, o.Servers, "b-agent") == "FDRAIN" })
+}
+
+// agent is an agent-check's other side: it says one word to whoever connects.
+func agent(t *testing.T) (port string, say func(word string)) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var word atomic.Value
+	word.Store("up")
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.SetDeadline(time.Now().Add(time.Second))
+			_, _ = c.Write([]byte(word.Load().(string) + "\n"))
+			_ = c.Close()
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		all.Wait()
+	})
+	_, port, err = net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port, func(s string) { word.Store(s) }
+}
+
+// An agent that drains and readies is obeyed by HAProxy alone: tandem sends that
+// server nothing on either site, whatever it says, and status names the agent.
+func TestAnAgentThatSpeaksIsNotFought(t *testing.T) {
+	port, say := agent(t)
+	config := haproxytest.Backend("be", 1)
+	for _, name := range []string{"a-agent", "b-agent"} {
+		config += "  server " + name + " 127.0.0.1:9 agent-check agent-inter 50ms agent-port " + port + "\n"
+	}
+	p := haproxytest.Start(t, haproxytest.Global+config)
+	relay := haproxytest.StartRelay(t, p.Socket)
+	var toAgents atomic.Int32
+	relay.Before(func(piece string) {
+		if strings.Contains(piece, "-agent") {
+			toAgents.Add(1)
+		}
+	})
+	i := run(t, Config{Socket: relay.Socket})
+	i.applied(toA)
+	epoch := uint64(10)
+	for _, to := range []Desired{toA, toB} {
+		for _, c := range []struct{ word, admin string }{{"drain", "FDRAIN"}, {"up", "FDRAIN"}, {"ready", "none"}, {"up", "none"}} {
+			epoch++
+			i.applied(Desired{Epoch: epoch, Rules: to.Rules})
+			say(c.word)
+			asSaid := func(o Observation) bool {
+				return adminOf(t, o.Servers, "a-agent") == c.admin && adminOf(t, o.Servers, "b-agent") == c.admin
+			}
+			i.until("what the agent says: "+c.word, asSaid)
+			time.Sleep(250 * time.Millisecond) // some checks and some looks
+			o := i.Observed()
+			if !asSaid(o) || o.Applied != epoch || o.Reason != "" {
+				t.Fatalf("%s: %s, applied %d of %d, %s", c.word, states(o.Servers), o.Applied, epoch, o.Reason)
+			}
+			if heldAs(o, "a-agent") != HoldAgent || heldAs(o, "b-agent") != HoldAgent || len(o.Held) != 2 {
+				t.Fatalf("%s: %+v", c.word, o.Held)
+			}
+		}
+	}
+	if n := toAgents.Load(); n != 0 {
+		t.Fatalf("%d commands to servers with an agent", n)
+	}
+	// b is active. The agent drains both and is disabled: on the standby site a
+	// drain is as it should be, on the active one it is not tandem's to undo.
+	say("drain")
+	i.until("drained by the agent", func(o Observation) bool {
+		return adminOf(t, o.Servers, "a-agent") == "FDRAIN" && adminOf(t, o.Servers, "b-agent") == "FDRAIN"
+	})
+	p.Do("disable agent be/a-agent")
+	p.Do("disable agent be/b-agent")
+	i.until("left as a person's", func(o Observation) bool {
+		return heldAs(o, "b-agent") == HoldDrain && heldAs(o, "a-agent") == "" && adminOf(t, o.Servers, "b-agent") == "FDRAIN"
+	})
+	p.Do("set server be/b-agent state ready")
+	p.Do("set server be/a-agent state ready")
+	i.until("like any other", func(o Observation) bool {
+		return heldAs(o, "b-agent") == "" && adminOf(t, o.Servers, "b-agent") == "none" && adminOf(t, o.Servers, "a-agent") == "FDRAIN"
+	})
 }
 
 // nameServer answers every question for an address with three, once told to.
@@ -289,6 +559,46 @@ func TestServersAddedAndRemovedAtRunTime(t *testing.T) {
 	}
 	i.until("removed", func(o Observation) bool { return len(o.Servers) == 2 && o.Applied == 1 })
 	i.applied(toB)
+}
+
+// A server that is deleted and added anew, drained by a person, was not drained by
+// tandem, whatever the one before was. On the site that is standby its drain shows
+// whose it is at the next switch.
+func TestADeletedServerIsForgotten(t *testing.T) {
+	for _, c := range []struct {
+		server string
+		to     Desired // where it is active
+	}{{"b-1", toB}, {"a-1", Desired{Epoch: 4, Rules: toA.Rules}}} {
+		t.Run(c.server, func(t *testing.T) {
+			p := start(t, 2)
+			experimental := ""
+			if !p.AtLeast(2, 5) {
+				experimental = "experimental-mode on;"
+			}
+			i := run(t, Config{Socket: p.Socket})
+			i.applied(toA)
+			id := "be/" + c.server
+			if c.server == "a-1" {
+				i.applied(toB) // so that tandem has drained it
+			}
+			if answer := p.Do(experimental + "set server " + id + " state maint;del server " + id); !strings.Contains(answer, "Server deleted") {
+				t.Fatal(answer)
+			}
+			i.until("deleted", func(o Observation) bool { return len(o.Servers) == 3 && o.Applied != 0 })
+			if answer := p.Do(experimental + "add server " + id + " 127.0.0.1:9;set server " + id + " state drain"); !strings.Contains(answer, "New server registered") {
+				t.Fatal(answer)
+			}
+			i.until("added", func(o Observation) bool { return len(o.Servers) == 4 && adminOf(t, o.Servers, c.server) == "FDRAIN" })
+			got := i.applied(c.to)
+			if adminOf(t, got.Servers, c.server) != "FDRAIN" || heldAs(got, c.server) != HoldDrain {
+				t.Fatalf("%s %+v", states(got.Servers), got.Held)
+			}
+			p.Do("set server " + id + " state ready")
+			i.until("given back", func(o Observation) bool {
+				return adminOf(t, o.Servers, c.server) == "none" && heldAs(o, c.server) == ""
+			})
+		})
+	}
 }
 
 func TestReadyIsReadBackBeforeAnyDrain(t *testing.T) {
