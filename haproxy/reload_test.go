@@ -54,23 +54,49 @@ func TestKilledInMidBatchAndStartedAgain(t *testing.T) {
 	i.until("all as wanted", func(o Observation) bool { return wholeOnB(o) && o.PID == p.PID() })
 }
 
-func TestReloadedInMidBatch(t *testing.T) {
-	p := large(t)
+// reloadInMidBatch has HAProxy reloaded when a switch is half sent. The rest is
+// passed on when the new process answers, so that it meets the old one, which
+// refuses it: its proxies are stopped.
+func reloadInMidBatch(t *testing.T, p *haproxytest.Process, reload func()) *running {
+	t.Helper()
 	relay := haproxytest.StartRelay(t, p.Socket)
-	i := run(t, Config{Socket: relay.Socket, StateFile: filepath.Join(p.Dir, "state")})
-	i.applied(toA)
-	old := p.PID()
-	reloaded := make(chan struct{})
+	i := run(t, Config{Socket: relay.Socket, StateFile: filepath.Join(p.Dir, "state"), Timeout: 10 * time.Second})
+	before := i.applied(toA)
+	reloaded := make(chan []Server, 1)
 	interrupt(relay, func() {
-		go func() {
-			p.Reload()
-			close(reloaded)
-		}()
-		time.Sleep(20 * time.Millisecond)
+		reload()
+		raw, err := p.Ask(askTable)
+		if err != nil {
+			t.Errorf("the new process: %v", err)
+		}
+		table, err := ParseServers(strings.TrimSuffix(raw, "\n"), nil)
+		if err != nil {
+			t.Errorf("the new process: %v", err)
+		}
+		reloaded <- table
 	})
 	i.Set(toB)
-	<-reloaded
-	i.until("all as wanted", func(o Observation) bool { return wholeOnB(o) && o.PID == p.PID() })
+	select {
+	case table := <-reloaded:
+		if n := count(table, true, "a-"); n == 1000 {
+			t.Fatal("all was sent already: not in mid-batch")
+		}
+	case <-time.After(patience):
+		t.Fatal("no reload")
+	}
+	o, _ := i.until("all as wanted", func(o Observation) bool { return wholeOnB(o) && o.PID != before.PID })
+	if refused := o.Failures - before.Failures; refused == 0 {
+		t.Error("no command met the old process")
+	} else {
+		t.Logf("%d commands refused by the old process", refused)
+	}
+	return i
+}
+
+func TestReloadedInMidBatch(t *testing.T) {
+	p := large(t)
+	old := p.PID()
+	reloadInMidBatch(t, p, func() { p.Reload() })
 	gonePID(t, old)
 }
 
@@ -83,15 +109,29 @@ func gonePID(t *testing.T, pid int) {
 	}
 }
 
+// answering is the pid of the process that answers at the socket.
+func answering(p *haproxytest.Process) int {
+	answer, err := p.Ask("show info")
+	if err != nil {
+		return 0
+	}
+	info, _ := ParseInfo(answer)
+	return info.PID
+}
+
 func TestMasterReloadLeavesNoOldWorker(t *testing.T) {
-	p := haproxytest.New(t, haproxytest.Global+haproxytest.Backend("be", 500))
+	p := haproxytest.New(t, haproxytest.Global+haproxytest.Backend("be", 1000))
 	p.StartMaster()
-	i := run(t, Config{Socket: p.Socket, StateFile: filepath.Join(p.Dir, "state")})
-	i.applied(toA)
-	worker := i.Observed().PID
-	i.Set(toB)
-	p.Signal(syscall.SIGUSR2) // in mid-batch
-	i.until("the new worker as wanted", func(o Observation) bool { return o.PID != worker && o.Applied == 2 })
+	worker := answering(p)
+	reloadInMidBatch(t, p, func() {
+		p.Signal(syscall.SIGUSR2)
+		for end := time.Now().Add(patience); answering(p) == worker || answering(p) == 0; time.Sleep(2 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Error("no new worker")
+				return
+			}
+		}
+	})
 	var answer string
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		answer, _ = haproxytest.AskWithin(p.Master(), "show proc", 100*time.Millisecond)
