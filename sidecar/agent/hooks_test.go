@@ -340,3 +340,47 @@ func TestAPrecheckMayVeto(t *testing.T) {
 		})
 	}
 }
+
+// TestHooksRunAgainWhenAllVotersHaveForgotten: the machine of the applications
+// lives on while all voters, without a state directory, start again. Epochs
+// begin again with them, and what bears the number of an old job is another one.
+func TestHooksRunAgainWhenAllVotersHaveForgotten(t *testing.T) {
+	s := stage(map[string]string{"app-b": "b"}, map[string]time.Duration{"b": 50 * time.Millisecond}, "takeover")
+	voters := []string{"lb1", "lb2", "witness"}
+	edit := func(name string, c *agent.Config) {
+		s.edit(name, c)
+		if c.Voters = voters; name == "app-b" {
+			c.Role = agent.RoleSite
+		}
+	}
+	deps := func(name string, d *agent.Deps) {
+		if s.deps(name, d); name == "app-b" {
+			d.LB, d.Addresses = nil, nil
+		}
+	}
+	bubbleWith(t, append(slices.Clone(voters), "app-b"), edit, deps, func(c *cluster) {
+		c.ready()
+		c.takeover("b")
+		c.until("b routed", 5*time.Second, c.routed("b-1 b-2"))
+		time.Sleep(time.Second)
+		for _, n := range voters {
+			c.nodes[n].cancel()
+			if err := <-c.nodes[n].done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, n := range voters {
+			c.boot(c.t.Context(), n)
+		}
+		c.until("first holder", 8*time.Second, c.held("lb1"))
+		c.until("site a routed", 5*time.Second, c.routed("a-1 a-2"))
+		c.until("app-b is heard", 10*time.Second, func() bool {
+			return slices.ContainsFunc(c.nodes["lb1"].Status().Nodes, func(n status.Node) bool { return n.Name == "app-b" && n.Alive && n.Role == agent.RoleSite })
+		})
+		c.takeover("b")
+		c.until("b routed again", 5*time.Second, c.routed("b-1 b-2"))
+		if ran := s.on["app-b"].ran(); len(ran) != 2 || ran[0] != ran[1] {
+			t.Errorf("app-b ran %v, want the takeover of b twice, by the same id", ran)
+		}
+	})
+}
