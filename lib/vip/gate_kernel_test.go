@@ -85,26 +85,35 @@ func TestGateIsBackAfterAFlushAndOtherTablesStand(t *testing.T) {
 	l.server("a")
 	a := l.sidecar("a", both)
 	a.ask("hold web 500ms")
-	c := l.client("c", "dial", vip4+":80", "5ms")
-	for _, flush := range []string{"flush table ip tandem_test_a", "delete table arp tandem_test_a", "flush ruleset"} {
+	clients := []*proc{l.client("c", "dial", vip4+":80", "5ms"), l.client("c", "dial", "["+vip6+"]:80", "5ms")}
+	// One after the other, as soon as the last was noticed.
+	for _, flush := range []string{"flush table ip tandem_test_a", "flush table ip6 tandem_test_a", "delete table arp tandem_test_a", "flush ruleset"} {
 		l.in("a", "nft", flush)
 		took := l.eventually(200*time.Millisecond, "gate back after "+flush, func() bool {
 			rules := l.in("a", "nft", "list", "ruleset")
-			return strings.Contains(rules, "table ip tandem_test_a") && strings.Contains(rules, "@serve") &&
+			return strings.Contains(rules, "table ip tandem_test_a") && strings.Count(rules, "ip daddr != @serve") == 1 &&
+				strings.Contains(rules, "table ip6 tandem_test_a") && strings.Count(rules, "ip6 daddr != @serve") == 1 &&
 				strings.Contains(rules, "table arp tandem_test_a")
 		})
 		t.Logf("%s: back within %s", flush, took)
 		l.eventually(time.Second, "event", func() bool { return strings.Contains(a.ask("events"), string(ReasonGateFlushed)) })
 	}
-	if r := c.finish(); r.Failed > 0 {
-		t.Errorf("%+v", r)
-	}
 	l.in("a", "nft", "add table inet operator { chain c { type filter hook input priority 0; counter; }; }")
 	// The other sidecar of this kernel has tables of its own.
 	b := l.start("a", "sidecar", []string{"VIPS=other=10.77.0.101/32@eth0", "NODE=b"})
 	b.ask("hold other 500ms")
+	time.Sleep(300 * time.Millisecond)
 	b.ask("quit")
 	b.line()
+	time.Sleep(300 * time.Millisecond) // some looks at the rules
+	if got := a.ask("events"); got != "events" {
+		t.Errorf("another sidecar came and went, and to the first one something happened: %s", got)
+	}
+	for _, c := range clients {
+		if r := c.finish(); r.Failed > 0 || r.Answered < 100 {
+			t.Errorf("%+v", r)
+		}
+	}
 	rules := l.in("a", "nft", "list", "ruleset")
 	if strings.Contains(rules, "tandem_test_b") || !strings.Contains(rules, "tandem_test_a") {
 		t.Errorf("a clean stop must remove its own tables and no others:\n%s", rules)

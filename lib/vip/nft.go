@@ -60,9 +60,11 @@ type nft struct {
 	raw    *netlink.Conn // what conn talks through
 	ask    *netlink.Conn // for questions that the library does not know
 	tables []*table
-	stands bool // the rules have been put up, and nobody is known to have touched them
-	hurt   bool // somebody has
-	gen    uint32
+	stands bool          // the rules have been put up, and nobody is known to have touched them
+	hurt   bool          // somebody has
+	gen    uint32        // of the kernel after our latest transaction
+	unsure bool          // gen is not known to be that
+	adds   int           // elements that the transaction in hand adds
 	list   int           // which of mineSets is in force
 	stale  string        // the other one, if it is to be emptied
 	allow  time.Duration // how late the transaction in hand may be carried out
@@ -212,10 +214,17 @@ func (n *nft) install(open map[netip.Addr]opening) error {
 	if err := n.flush(); err != nil {
 		return err
 	}
-	n.stands = true
-	gen, err := n.generation()
-	n.gen = gen
-	return err
+	n.stands, n.unsure = true, true
+	return nil
+}
+
+// committed notes a transaction that the kernel has carried out. It does not
+// count those that changed nothing, such as the emptying of an empty set: had we
+// counted one, somebody's next transaction would pass for ours.
+func (n *nft) committed() {
+	n.gen++
+	n.unsure = n.unsure || n.adds == 0
+	n.adds = 0
 }
 
 func (n *nft) addChain(t *table, c chainRules) {
@@ -241,13 +250,22 @@ const (
 	// The constant allowMost bounds it, so that one long stall does not shut the
 	// gate of a lease that has been renewed.
 	allowMost = 20 * time.Millisecond
+	maxWrites = 5
 )
 
 func (n *nft) Write(open map[netip.Addr]opening) (restored bool, err error) {
+	return n.inTime(open, n.write)
+}
+
+// inTime repeats a write until one was surely carried out in time, at most
+// maxWrites times. A process that is stopped between the reading of the clock and
+// the transaction, for less than a millisecond of each renewal, carries out a
+// late one when it wakes; the repetition shuts the gate again at once.
+func (n *nft) inTime(open map[netip.Addr]opening, write func(map[netip.Addr]opening) (bool, error)) (restored bool, err error) {
 	n.allow = 0
-	for range 5 {
+	for range maxWrites {
 		began := n.now()
-		again, err := n.write(open)
+		again, err := write(open)
 		if restored = restored || again; again {
 			open = unrelayed(open)
 		}
@@ -282,7 +300,7 @@ func (n *nft) write(open map[netip.Addr]opening) (restored bool, err error) {
 			return false, err
 		}
 		if err = n.flush(); err == nil {
-			n.gen++
+			n.committed()
 			return false, nil
 		}
 		// The sets are gone, or the answers of the kernel have got out of step.

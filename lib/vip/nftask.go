@@ -15,7 +15,7 @@ import (
 
 // Intact compares the kernel's generation number, which every transaction of
 // anybody raises by one, with that of our own latest; only when somebody else
-// has changed something are the rules counted.
+// has changed something, or may have, are the rules counted.
 func (n *nft) Intact() (bool, error) {
 	if !n.stands || n.ask == nil {
 		return false, nil
@@ -25,7 +25,7 @@ func (n *nft) Intact() (bool, error) {
 		_ = n.dial() // the next question is asked anew
 		return false, err
 	}
-	if gen == n.gen {
+	if gen == n.gen && !n.unsure {
 		return true, nil
 	}
 	for _, t := range n.tables {
@@ -42,7 +42,7 @@ func (n *nft) Intact() (bool, error) {
 			return false, nil
 		}
 	}
-	n.gen = gen
+	n.gen, n.unsure = gen, false
 	n.refill() // somebody may have emptied a set
 	return true, nil
 }

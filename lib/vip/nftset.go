@@ -60,6 +60,7 @@ func (t *table) wants(open map[netip.Addr]opening) map[string][]element {
 // in one transaction. Connections are forgotten with the last move.
 func (n *nft) elements(open map[netip.Addr]opening) (changed bool, err error) {
 	now := n.now()
+	n.adds = 0
 	for _, t := range n.tables {
 		want := t.wants(open)
 		for _, name := range sorted(t.sets) {
@@ -111,6 +112,7 @@ func (n *nft) fill(s *nftables.Set, want []element, now time.Duration) error {
 	if err := n.conn.SetAddElements(s, list); err != nil {
 		return fmt.Errorf("nft add element %s: %w", s.Name, err)
 	}
+	n.adds += len(list)
 	return nil
 }
 
@@ -157,7 +159,7 @@ func (n *nft) Mine(conns []connection) error {
 			if err := n.flush(); err != nil {
 				return fmt.Errorf("nft add element %s: %w", s.Name, err)
 			}
-			n.gen++
+			n.committed() // what is added may have been there
 		}
 	}
 	n.list, n.stale = next, mineSets[1-next]
