@@ -2,13 +2,17 @@ package vip
 
 import (
 	"bufio"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // report is what a client prints at its end.
@@ -17,13 +21,15 @@ type report struct {
 	Errors                  map[string]int
 	By                      map[string]int  // answers by server name
 	LastAnswer              time.Duration   // CLOCK_BOOTTIME
+	AnsweredAt              []time.Duration // the same of each answer, for trace
 	Worst                   time.Duration   // slowest answer
 	EndedBy                 []string        // keep-alive: how connections ended
 	FailedAt                []time.Duration // CLOCK_BOOTTIME at which what failed was begun
 }
 
 type tally struct {
-	mu sync.Mutex
+	mu    sync.Mutex
+	trace bool
 	report
 }
 
@@ -47,7 +53,19 @@ func (t *tally) note(by string, took time.Duration, err error) {
 	t.LastAnswer = bootTime()
 }
 
-// runClient: ping ADDR EVERY | dial ADDR EVERY | keep ADDR COUNT EVERY, until
+// noteArrival notes an answer that came in at a CLOCK_BOOTTIME.
+func (t *tally) noteArrival(by string, at time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Answered++
+	t.By[by]++
+	t.LastAnswer = at
+	if t.trace {
+		t.AnsweredAt = append(t.AnsweredAt, at)
+	}
+}
+
+// runClient: ping ADDR EVERY | trace ADDR EVERY | dial ADDR EVERY | keep ADDR COUNT EVERY, until
 // standard input ends.
 func runClient(a []string) int {
 	stop := make(chan struct{})
@@ -57,7 +75,8 @@ func runClient(a []string) int {
 	}()
 	t := newTally()
 	switch a[0] {
-	case "ping":
+	case "ping", "trace":
+		t.trace = a[0] == "trace"
 		t.ping(a[1], duration(a[2]), stop)
 	case "dial":
 		t.dial(a[1], duration(a[2]), stop)
@@ -72,23 +91,33 @@ func runClient(a []string) int {
 	return 0
 }
 
-// ping sends numbered datagrams and notes when the last answer came.
+// ping sends datagrams and notes when the answers came in, by the kernel's word:
+// a busy machine may read them much later.
 func (t *tally) ping(to string, every time.Duration, stop chan struct{}) {
-	c, err := net.Dial("udp", to)
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		if cerr := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+		}); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	conn, err := d.Dial("udp", to)
 	if err != nil {
 		fmt.Println("err", err)
 		return
 	}
+	c := conn.(*net.UDPConn)
 	defer c.Close()
 	go func() {
-		buf := make([]byte, 512)
+		buf, control := make([]byte, 512), make([]byte, 128)
 		for {
-			n, err := c.Read(buf)
+			n, cn, _, _, err := c.ReadMsgUDP(buf, control)
 			if err != nil && strings.Contains(err.Error(), "closed") {
 				return
 			}
 			if err == nil {
-				t.note(string(buf[:min(n, 4)]), 0, nil)
+				t.noteArrival(string(buf[:min(n, 4)]), arrival(control[:cn]))
 			}
 		}
 	}()
@@ -101,6 +130,23 @@ func (t *tally) ping(to string, every time.Duration, stop chan struct{}) {
 			_, _ = c.Write([]byte("ping"))
 		}
 	}
+}
+
+// arrival is when the kernel received a packet, on CLOCK_BOOTTIME; now, if it
+// does not say.
+func arrival(control []byte) time.Duration {
+	now := bootTime()
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return now
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
+			at := time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+			return now - max(0, time.Since(at))
+		}
+	}
+	return now
 }
 
 // dial opens a new connection each time, asks once and closes.

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	case "sidecar":
 		os.Exit(runSidecar())
 	case "server":
-		os.Exit(runServer(os.Args[1]))
+		os.Exit(runServer(os.Args[1], os.Args[2:]))
 	case "client":
 		os.Exit(runClient(os.Args[1:]))
 	case "caller":
@@ -52,13 +52,16 @@ func bootTime() time.Duration {
 }
 
 // sidecar is a Manager with somebody who renews: `hold 300ms` renews a lease of
-// 300 ms until told otherwise.
+// 300 ms until told otherwise. A strict one (STRICT=1) stops renewing when it
+// finds that the lease has run out meanwhile, as one that asks voters does.
 type sidecar struct {
-	m      *Manager
-	mu     sync.Mutex
-	lease  map[string]time.Duration
-	want   map[string]Desired
-	errors map[string]string
+	m       *Manager
+	strict  bool
+	mu      sync.Mutex
+	lease   map[string]time.Duration
+	renewed map[string]time.Duration
+	want    map[string]Desired
+	errors  map[string]string
 }
 
 func sidecarConfig(text string) Config {
@@ -90,7 +93,10 @@ func runSidecar() int {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer cancel()
-	s := &sidecar{m: m, lease: map[string]time.Duration{}, want: map[string]Desired{}, errors: map[string]string{}}
+	s := &sidecar{
+		m: m, strict: os.Getenv("STRICT") != "", lease: map[string]time.Duration{}, renewed: map[string]time.Duration{},
+		want: map[string]Desired{}, errors: map[string]string{},
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
 	wg.Go(func() { s.renew(ctx) })
@@ -112,8 +118,14 @@ func (s *sidecar) renew(ctx context.Context) {
 		time.Sleep(50 * time.Millisecond)
 		s.mu.Lock()
 		for g, d := range s.lease {
+			now := bootTime() // once: who is stopped from here on comes too late
+			if s.strict && now-s.renewed[g] >= d {
+				delete(s.lease, g)
+				continue
+			}
+			s.renewed[g] = now
 			w := s.want[g]
-			w.Deadline = bootTime() + d
+			w.Deadline = now + d
 			if err := s.m.Set(g, w); err != nil {
 				s.errors[g] = err.Error()
 			}
@@ -151,7 +163,7 @@ func (s *sidecar) command(a []string) string {
 			d.StraysUntil = bootTime() + duration(a[3])
 			d.Predecessor, d.Predecessor6 = addr(a, 4), addr(a, 5)
 		}
-		s.lease[a[1]], s.want[a[1]] = duration(a[2]), d
+		s.lease[a[1]], s.want[a[1]], s.renewed[a[1]] = duration(a[2]), d, began
 		err = s.m.Set(a[1], d)
 	case "yield":
 		delete(s.lease, a[1])
@@ -211,15 +223,19 @@ func (s *sidecar) command(a []string) string {
 	return fmt.Sprintf("ok %s %s", began, bootTime()-began)
 }
 
-// runServer answers every line with its name, on TCP and UDP port 80 of any
-// address, as HAProxy does with a wildcard bind. At the line "bye" it closes.
-func runServer(name string) int {
+// runServer answers every line with its name, on TCP port 80 of any address, as
+// HAProxy does with a wildcard bind. At the line "bye" it closes. On UDP it
+// answers at the addresses given, or at those of the group web.
+func runServer(name string, datagrams []string) int {
+	if len(datagrams) == 0 {
+		datagrams = []string{vip4, vip6}
+	}
 	l, err := net.Listen("tcp", ":80")
 	if err != nil {
 		fmt.Println("err", err)
 		return 1
 	}
-	for _, ip := range []string{vip4, vip6} {
+	for _, ip := range datagrams {
 		// The address is not there yet.
 		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 			return c.Control(func(fd uintptr) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ type lab struct {
 	nodes  []string
 	as     []string // a command that runs helpers as somebody else
 }
+
+// labs counts those made, so that tests in parallel have namespaces of their own.
+var labs atomic.Int32
 
 const (
 	vip4 = "10.77.0.100"
@@ -47,7 +51,7 @@ func newLab(tb testing.TB, nodes ...string) *lab {
 	if testing.Short() {
 		tb.Skip("NOT TESTED: real kernel, skipped by -short")
 	}
-	l := &lab{t: tb, prefix: fmt.Sprintf("tdvip%d", os.Getpid()), nodes: nodes}
+	l := &lab{t: tb, prefix: fmt.Sprintf("tdvip%d-%d", os.Getpid(), labs.Add(1)), nodes: nodes}
 	tb.Cleanup(func() {
 		for _, n := range append([]string{"br"}, nodes...) {
 			_ = exec.Command("ip", "netns", "del", l.ns(n)).Run()
@@ -135,9 +139,10 @@ func (l *lab) sidecar(node, vips string, env ...string) *proc {
 	return l.start(node, "sidecar", append(env, "VIPS="+vips))
 }
 
-func (l *lab) server(node string) *proc {
+// server answers in the node's name; see runServer.
+func (l *lab) server(node string, datagrams ...string) *proc {
 	l.t.Helper()
-	return l.start(node, "server", nil, node)
+	return l.start(node, "server", nil, append([]string{node}, datagrams...)...)
 }
 
 func (l *lab) client(node string, args ...string) *proc {
