@@ -2,7 +2,10 @@ package vip
 
 import (
 	"fmt"
+	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -10,6 +13,54 @@ import (
 func (l *lab) mac(node string) string {
 	l.t.Helper()
 	return strings.TrimSpace(l.in(node, "cat", "/sys/class/net/eth0/address"))
+}
+
+// news is what a command says, line by line.
+type news struct {
+	mu  sync.Mutex
+	all strings.Builder
+}
+
+func (n *news) Write(b []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.all.Write(b)
+}
+
+// count is how many lines have all of the words.
+func (n *news) count(words ...string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	lines := 0
+	for line := range strings.Lines(n.all.String()) {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			lines++
+		}
+	}
+	return lines
+}
+
+// hearNeighbours notes every change of a node's neighbour cache, which may not
+// last until anybody can look.
+func (l *lab) hearNeighbours(node string) *news {
+	l.t.Helper()
+	n := &news{}
+	cmd := exec.Command("ip", "-n", l.ns(node), "monitor", "neigh")
+	cmd.Stdout = n
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	const trial = "10.77.0.250"
+	l.eventually(2*time.Second, "changes are heard", func() bool {
+		l.in(node, "ip", "neigh", "replace", trial, "lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud", "stale")
+		l.in(node, "ip", "neigh", "del", trial, "dev", "eth0")
+		return n.count(trial) > 0
+	})
+	return n
 }
 
 func (l *lab) neighbour(node, ip string) string {
@@ -24,23 +75,26 @@ func TestForeignAnnouncementIsAnsweredAndTheHolderHasTheLastWord(t *testing.T) {
 	b := l.sidecar("b", both) // holds nothing; here it plays the stranger
 	a.ask("hold web 500ms")
 	clients := []*proc{l.client("c", "ping", vip4+":80", "20ms"), l.client("c", "ping", "["+vip6+"]:80", "20ms")}
-	mac := l.mac("a")
+	mac, theirs := l.mac("a"), l.mac("b")
 	for _, ip := range []string{vip4, vip6} {
 		l.eventually(2*time.Second, "client knows the holder", func() bool { return strings.Contains(l.neighbour("c", ip), mac) })
 	}
+	heard := l.hearNeighbours("c")
 	for range 3 {
-		for _, ip := range []string{vip4 + "/32", vip6 + "/128"} {
-			b.ask("claim %s", ip)
+		for i, ip := range []string{vip4 + "/32", vip6 + "/128"} {
 			bare, _, _ := strings.Cut(ip, "/")
+			count := func() AddressStatus { return a.status().Groups[0].Addresses[i] }
+			before, poisoned := count(), heard.count(bare+" ", theirs)
+			b.ask("claim %s", ip)
+			l.eventually(time.Second, "client believes the stranger", func() bool { return heard.count(bare+" ", theirs) > poisoned })
 			took := l.eventually(time.Second, "client's cache right again", func() bool {
 				return strings.Contains(l.neighbour("c", bare), mac)
 			})
 			t.Logf("%s: right again within %s", ip, took)
-		}
-	}
-	for _, as := range a.status().Groups[0].Addresses {
-		if as.Foreign == 0 {
-			t.Errorf("not counted: %+v", as)
+			l.eventually(time.Second, "counted and answered", func() bool {
+				now := count()
+				return now.Foreign > before.Foreign && now.Announcements > before.Announcements
+			})
 		}
 	}
 	if got := a.ask("events"); !strings.Contains(got, string(ReasonForeign)) {
@@ -52,6 +106,36 @@ func TestForeignAnnouncementIsAnsweredAndTheHolderHasTheLastWord(t *testing.T) {
 	for _, c := range clients {
 		if r := c.finish(); r.Answered == 0 {
 			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// A cache that was changed without a packet is right again with the next of the
+// announcements that go on every ten seconds.
+func TestUnheardPoisonIsMendedByTheNextAnnouncement(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "a", "b", "c")
+	a := l.sidecar("a", both)
+	a.ask("hold web 500ms")
+	mac, theirs := l.mac("a"), l.mac("b")
+	time.Sleep(11 * time.Second) // the schedule of a taking up is over
+	for _, ip := range []string{vip4, vip6} {
+		l.in("c", "ip", "neigh", "replace", ip, "lladdr", theirs, "dev", "eth0", "nud", "stale")
+		if got := l.neighbour("c", ip); !strings.Contains(got, theirs) {
+			t.Fatalf("the poison did not take: %s", got)
+		}
+	}
+	began := time.Now()
+	for _, ip := range []string{vip4, vip6} {
+		l.eventually(15*time.Second-time.Since(began), ip+" right again", func() bool {
+			time.Sleep(50 * time.Millisecond)
+			return strings.Contains(l.neighbour("c", ip), mac)
+		})
+		t.Logf("%s: right again after %s", ip, time.Since(began))
+	}
+	for _, as := range a.status().Groups[0].Addresses {
+		if as.Foreign != 0 {
+			t.Errorf("somebody was heard: %+v", as)
 		}
 	}
 }

@@ -41,10 +41,20 @@ func TestOrdinaryUserWithTwoCapabilitiesCanDoAll(t *testing.T) {
 			t.Errorf("%+v", as)
 		}
 	}
+	kept := l.client("c", "keep", vip4+":80", "3", "50ms")
 	a.ask("yield web 1s 100ms")
 	l.eventually(2*time.Second, "the end of the grace", func() bool { return !l.has("a", vip4) })
 	if got := a.ask("events"); !strings.Contains(got, string(ReasonMoveEnded)) {
 		t.Error(got)
+	}
+	r := kept.finish()
+	if len(r.EndedBy) != 3 || r.Answered < 3*10 {
+		t.Errorf("want 3 connections served over the grace: %+v", r)
+	}
+	for _, how := range r.EndedBy {
+		if !strings.Contains(how, "reset") {
+			t.Errorf("a connection ended by %q, want a reset at the end of the grace", how)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ type machine struct {
 	refuse  map[string]error // by the first word of what fails
 	freeze  func()           // called in the midst of putting an address up
 	noRules bool             // somebody has removed the rules
+	fault   string           // of the addresses, until they are removed
 	conns   map[netip.Addr][]connection
 	mine    []connection
 	left    map[netip.Addr]time.Duration // for how long a predecessor's gate stays open
@@ -53,6 +54,7 @@ func (k *machine) Put(a Address, life int) error {
 func (k *machine) Remove(a Address) (bool, error) {
 	_, there := k.have[a.String()]
 	delete(k.have, a.String())
+	k.fault = ""
 	return there, k.did("%s", removeCommand(a))
 }
 
@@ -60,7 +62,7 @@ func (k *machine) Settle(Address) {}
 
 func (k *machine) Look(a Address) (presence, error) {
 	_, there := k.have[a.String()]
-	return presence{there: there, carrier: true}, nil
+	return presence{there: there, carrier: true, fault: k.fault}, nil
 }
 
 func (k *machine) Announce(a Address) error {

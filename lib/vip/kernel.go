@@ -21,7 +21,8 @@ type addresser interface {
 	Settle(a Address)
 	// Remove says whether the address was there. One that is not is no error.
 	Remove(a Address) (bool, error)
-	// Look says what is there.
+	// Look says what is there. A flag or lifetime that somebody has changed in place
+	// is no fault: the next Put, at most extendEvery later, writes it anew.
 	Look(a Address) (presence, error)
 }
 

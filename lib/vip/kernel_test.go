@@ -46,11 +46,15 @@ func TestAddressComesBackWhenSomebodyRemovesIt(t *testing.T) {
 	l := newLab(t, "a")
 	a := l.sidecar("a", "web="+vip4+"/32@eth0,"+vip6+"/128@eth0")
 	a.ask("hold web 2s")
-	for _, ip := range []string{vip4 + "/32", vip6 + "/128"} {
+	time.Sleep(1200 * time.Millisecond) // the next announcement that is due is 1.8 s away
+	for i, ip := range []string{vip4 + "/32", vip6 + "/128"} {
+		sent := func() uint64 { return a.status().Groups[0].Addresses[i].Announcements }
+		before := sent()
 		l.in("a", "ip", "addr", "del", ip, "dev", "eth0")
 		bare, _, _ := strings.Cut(ip, "/")
 		took := l.eventually(200*time.Millisecond, "address back", func() bool { return l.has("a", bare) })
 		t.Logf("%s back within %s", ip, took)
+		l.eventually(time.Second, ip+" announced again", func() bool { return sent() > before })
 	}
 	l.in("a", "ip", "link", "set", "eth0", "down")
 	l.in("a", "ip", "link", "set", "eth0", "up")

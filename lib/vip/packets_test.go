@@ -127,6 +127,28 @@ func TestGratuitousARPIsOfTheFormThatLinuxAlwaysHeeds(t *testing.T) {
 	}
 }
 
+// Who knows another link-layer address heeds an advertisement only with the
+// override flag; one that says it was asked for would confirm a neighbour that
+// did not ask (RFC 4861, 7.2.5 and 7.2.6).
+func TestAdvertisementOverridesAndWasNotAskedFor(t *testing.T) {
+	b := ndMessage(t, advertisement(web6, ourHW))
+	const solicited, override = 0x40, 0x20
+	if b[0] != 136 || b[4]&override == 0 || b[4]&solicited != 0 {
+		t.Errorf("type %d, flags %#x: want 136, override set, solicited not", b[0], b[4])
+	}
+	msg, err := ndp.ParseMessage(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	na, ok := msg.(*ndp.NeighborAdvertisement)
+	if !ok || !na.Override || na.Solicited || na.TargetAddress != web6 || len(na.Options) != 1 {
+		t.Fatalf("%+v", msg)
+	}
+	if ll, ok := na.Options[0].(*ndp.LinkLayerAddress); !ok || ll.Direction != ndp.Target || ll.Addr.String() != ourHW.String() {
+		t.Errorf("%+v", na.Options[0])
+	}
+}
+
 func FuzzARP(f *testing.F) {
 	for _, frame := range arpFrames(f, web4, theirHW) {
 		f.Add(frame)

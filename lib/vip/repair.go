@@ -3,6 +3,7 @@ package vip
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -116,12 +117,12 @@ func (m *Manager) removed(g *group, c *carried) {
 	now := m.cfg.Now()
 	c.up = false
 	at, begins := c.repairs.note(now)
-	m.emit(Event{Kind: ReasonRemoved, Group: g.name, Address: c.String(), Detail: culprit()})
+	m.emit(Event{Kind: ReasonRemoved, Group: g.name, Address: c.String(), Detail: culprit(machineFiles)})
 	if begins {
 		c.err = errContested
 		m.emit(Event{
 			Kind: ReasonContested, Group: g.name, Address: c.String(),
-			Detail: fmt.Sprintf("removed %d times within %s; from now on it is put back once a second. %s", contestedAfter, contestedWithin, culprit()),
+			Detail: fmt.Sprintf("removed %d times within %s; from now on it is put back once a second. %s", contestedAfter, contestedWithin, culprit(machineFiles)),
 		})
 	}
 	if at > now {
@@ -208,21 +209,25 @@ func (m *Manager) Carrier(group string) bool {
 }
 
 // culprits are the programs that are known to remove addresses which they did
-// not add themselves, by a file that shows that they run, and how to stop them.
+// not add themselves, by a file (below the root) that shows that they run, and
+// how to stop them.
 var culprits = []struct{ file, name, mend string }{
-	{"/run/systemd/netif/state", "systemd-networkd", "add `KeepConfiguration=yes` to the [Network] section of the interface's .network file"},
-	{"/run/NetworkManager/NetworkManager.pid", "NetworkManager", "`nmcli device set IFACE managed no`, or add the interface to [keyfile] unmanaged-devices"},
-	{"/run/NetworkManager/devices", "NetworkManager", "`nmcli device set IFACE managed no`, or add the interface to [keyfile] unmanaged-devices"},
-	{"/run/dhcpcd.pid", "dhcpcd", "add `denyinterfaces IFACE` to dhcpcd.conf"},
-	{"/run/keepalived.pid", "keepalived", "remove the address from keepalived.conf, or stop keepalived"},
+	{"run/systemd/netif/state", "systemd-networkd", "add `KeepConfiguration=yes` to the [Network] section of the interface's .network file"},
+	{"run/NetworkManager/NetworkManager.pid", "NetworkManager", "`nmcli device set IFACE managed no`, or add the interface to [keyfile] unmanaged-devices"},
+	{"run/NetworkManager/devices", "NetworkManager", "`nmcli device set IFACE managed no`, or add the interface to [keyfile] unmanaged-devices"},
+	{"run/dhcpcd.pid", "dhcpcd", "add `denyinterfaces IFACE` to dhcpcd.conf"},
+	{"run/keepalived.pid", "keepalived", "remove the address from keepalived.conf, or stop keepalived"},
 }
 
+// machineFiles is where culprits are looked for.
+var machineFiles = os.DirFS("/")
+
 // culprit names who probably removed an address, and the mend.
-func culprit() string {
+func culprit(root fs.FS) string {
 	var out []string
 	seen := map[string]bool{}
 	for _, c := range culprits {
-		if _, err := os.Stat(c.file); err == nil && !seen[c.name] {
+		if _, err := fs.Stat(root, c.file); err == nil && !seen[c.name] {
 			seen[c.name] = true
 			out = append(out, c.name+" runs here: "+c.mend)
 		}

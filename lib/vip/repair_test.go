@@ -1,6 +1,78 @@
 package vip
 
-import "testing"
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// An address that duplicate address detection has found elsewhere is there, and
+// yet the kernel neither answers for it nor serves it.
+func TestAddressOfFailedDuplicateDetectionIsMended(t *testing.T) {
+	m, k, _ := fixture(t, FenceGate, "fd77::100/128")
+	must(t, m.Set("web", hold(hour+hour)))
+	k.take()
+	k.fault = "dad-failed"
+	for range 2 { // the second finds it right
+		m.addressChanged(web6)
+	}
+	said(t, k,
+		"ip addr del fd77::100/128 dev eth0",
+		"ip -6 addr replace fd77::100/128 dev eth0 valid_lft 3601 preferred_lft 0 nodad",
+		"ndsend fd77::100 eth0")
+	if e := <-m.Events(); e.Kind != ReasonFlags || e.Group != "web" || e.Detail != "dad-failed" || len(m.Events()) > 0 {
+		t.Errorf("%+v, and %d more", e, len(m.Events()))
+	}
+	as := m.Status().Groups[0].Addresses[0]
+	if as.Repairs != 0 || !as.Present || as.Error != "" || as.Announcements != 2 {
+		t.Errorf("nobody removed it: %+v", as)
+	}
+	if n := testutil.ToFloat64(m.metrics.events.WithLabelValues("web", string(ReasonFlags))); n != 1 {
+		t.Errorf("the metric counts %v", n)
+	}
+}
+
+func TestLikelyCulpritIsNamedWithTheMend(t *testing.T) {
+	files := func(names ...string) fstest.MapFS {
+		out := fstest.MapFS{}
+		for _, n := range names {
+			out[n] = &fstest.MapFile{}
+		}
+		return out
+	}
+	for name, c := range map[string]struct {
+		root fstest.MapFS
+		want []string // each once
+		not  string
+	}{
+		"nobody": {files("run/systemd/notify"), []string{"no program known", "`ip addr del`"}, "likely"},
+		"networkd": {
+			files("run/systemd/netif/state"),
+			[]string{"likely systemd-networkd runs here", "KeepConfiguration=yes"},
+			"NetworkManager",
+		},
+		"NetworkManager, by two files": {
+			files("run/NetworkManager/NetworkManager.pid", "run/NetworkManager/devices/3"),
+			[]string{"likely NetworkManager runs here", "nmcli device set IFACE managed no"},
+			"networkd",
+		},
+		"two": {files("run/dhcpcd.pid", "run/keepalived.pid"), []string{"denyinterfaces IFACE", "; or keepalived runs here"}, "networkd"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := culprit(c.root)
+			for _, w := range c.want {
+				if strings.Count(got, w) != 1 {
+					t.Errorf("want once %q: %s", w, got)
+				}
+			}
+			if strings.Contains(got, c.not) {
+				t.Errorf("names %s: %s", c.not, got)
+			}
+		})
+	}
+}
 
 // What goes with its interface is nobody's removal, also when the interface is
 // up again before anybody could look.
@@ -24,6 +96,10 @@ func TestAddressesThatGoWithTheirInterfaceAreNotRemovals(t *testing.T) {
 	m.addressChanged(web6)
 	if e := <-m.Events(); e.Kind != ReasonRemoved || len(k.have) != 1 {
 		t.Errorf("%+v", e)
+	}
+	repairs := testutil.ToFloat64(m.metrics.events.WithLabelValues("web", string(ReasonRemoved)))
+	if as := m.Status().Groups[0].Addresses[0]; as.Repairs != 1 || repairs != 1 {
+		t.Errorf("%+v; the metric counts %v", as, repairs)
 	}
 }
 

@@ -1,0 +1,86 @@
+package vip
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// freeze is one round: held from, stopped at, woken at, until somebody holds again.
+type freeze struct{ held, stopped, woken, next time.Duration }
+
+// A holder that is stopped at any instant says nothing from its deadline on, also
+// when it wakes and nobody renews: it looks at the clock before anything else.
+func TestHolderFrozenAtAnyInstantIsSilentUntilItHoldsAgain(t *testing.T) {
+	t.Parallel()
+	const (
+		lease  = 300 * time.Millisecond
+		rounds = 50
+		// Voters remember a lease 2 % longer (DESIGN §9), and the kernel's timeouts
+		// count in jiffies.
+		slack = lease / 50
+	)
+	l := newLab(t, "a", "c")
+	l.server("a")
+	a := l.sidecar("a", both, "STRICT=1")
+	traces := map[string]*proc{
+		"IPv4": l.client("c", "trace", vip4+":80", "1ms"),
+		"IPv6": l.client("c", "trace", "["+vip6+"]:80", "1ms"),
+	}
+	var list []freeze
+	for range rounds {
+		f := freeze{held: bootTime()}
+		if len(list) > 0 {
+			list[len(list)-1].next = f.held
+		}
+		a.ask("hold web %s", lease)
+		time.Sleep(80*time.Millisecond + rand.N(50*time.Millisecond)) // renewed every 50 ms
+		f.stopped = a.signal(unix.SIGSTOP)
+		time.Sleep(lease + 200*time.Millisecond)
+		f.woken = bootTime()
+		a.signal(unix.SIGCONT)
+		time.Sleep(30 * time.Millisecond)
+		list = append(list, f)
+	}
+	list[rounds-1].next = bootTime()
+	for family, p := range traces {
+		r := p.finish()
+		served, late := 0, 0
+		for _, f := range list {
+			before, frozen, after := 0, 0, 0
+			for _, at := range r.AnsweredAt {
+				switch {
+				case at > f.held && at <= f.stopped+lease+slack:
+					before++
+				case at > f.stopped+lease+slack && at < f.woken:
+					frozen++
+				case at >= f.woken && at < f.next:
+					after++
+				}
+			}
+			if before > 0 {
+				served++
+			}
+			if after > 0 {
+				late++
+			}
+			if frozen > 0 || after > lateMost {
+				t.Errorf("%s: stopped at %s: %d answers after the deadline, %d after it woke", family, f.stopped, frozen, after)
+			}
+		}
+		t.Logf("%s: %d answers, served in %d of %d rounds, answered after waking in %d", family, r.Answered, served, rounds, late)
+		if served < rounds*4/5 {
+			t.Errorf("%s: served in %d of %d rounds only", family, served, rounds)
+		}
+		if late > 2 {
+			t.Errorf("%s: answered after waking in %d of %d rounds", family, late, rounds)
+		}
+	}
+}
+
+// Who is stopped between the reading of the clock and the transaction carries out
+// one that is late, and takes it back at once (see nft.inTime): a few packets, in
+// one of some hundred freezes.
+const lateMost = 20
