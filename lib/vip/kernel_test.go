@@ -11,6 +11,7 @@ import (
 func TestAddressIsTakenUpAnnouncedAndLetGo(t *testing.T) {
 	for name, env := range map[string]string{"gate": "NOGATE=", "lifetime": "NOGATE=1"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t, "a", "c")
 			a := l.sidecar("a", "web="+vip4+"/32@eth0,"+vip6+"/128@eth0", env)
 			l.server("a")

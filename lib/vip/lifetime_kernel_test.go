@@ -57,6 +57,7 @@ func fencedHolders(l *lab, dual bool, lease time.Duration) []*fenced {
 // lease that MinLease asks for, a frozen or killed holder answers nothing after
 // its deadline, in whatever phase of the kernel's second it was stopped.
 func TestWithoutTheGateTheLifetimeEndsByTheLease(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		dual  bool
