@@ -272,11 +272,40 @@ func (a *Agent) fenceHooks(again bool) {
 	}
 }
 
+// endUnsure ends, in exclusive order, the hooks that run here when this node has
+// heard of no decider for as long as a load balancer would go on routing: by now
+// another site may be active, or another node run the same.
+func (a *Agent) endUnsure(now time.Duration) {
+	if a.deps.Hooks == nil || a.cfg.Sites.Order != site.Exclusive {
+		return
+	}
+	ended := false
+	for _, run := range a.hooksTaken {
+		if done, ok := a.hooksRun[run.ID]; !ok || done != nil || a.quorate(now) {
+			continue
+		}
+		a.problem("hooks-ended", "no decider is heard: the "+string(run.Kind)+" hook for site "+run.Site+" is ended")
+		a.deps.Hooks.Forget(run.Group)
+		ended = true
+	}
+	if ended {
+		a.fenceHooks(false)
+	}
+}
+
 // hooksKept bounds how many results are remembered for repetitions.
 const hooksKept = 256
 
 // hookEnded records the end of a hook that ran here and tells who asked.
 func (a *Agent) hookEnded(r HookResult) {
+	if r.Err == site.ReasonSuperseded && r.Run.Epoch >= a.hookFence(r.Run) {
+		// No decision that is known here has overtaken it: if it is still wanted,
+		// it is asked for again.
+		delete(a.hooksRun, r.Run.ID)
+		delete(a.hookFrom, r.Run.ID)
+		a.hooksTaken = slices.DeleteFunc(a.hooksTaken, func(run site.HookRun) bool { return run.ID == r.Run.ID })
+		return
+	}
 	a.hooksEnded = append(a.hooksEnded, r.Run.ID)
 	if len(a.hooksEnded) > hooksKept {
 		delete(a.hooksRun, a.hooksEnded[0])

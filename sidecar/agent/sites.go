@@ -38,6 +38,7 @@ func (a *Agent) stepSite(now time.Duration) {
 		a.answerBegun(now)
 	}
 	a.applySite(now)
+	a.endUnsure(now)
 }
 
 // feedSite steps the decider and obeys it.
