@@ -9,9 +9,11 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -51,6 +53,21 @@ func bootTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
+// trap has the process stop itself when the gate next reads the clock for a
+// transaction: what it then writes comes too late, if it is woken too late.
+var trap atomic.Bool
+
+func trappedClock() time.Duration {
+	now := bootTime()
+	if !trap.Load() {
+		return now
+	}
+	if pc, _, _, ok := runtime.Caller(1); ok && strings.HasSuffix(runtime.FuncForPC(pc).Name(), ".elements") && trap.CompareAndSwap(true, false) {
+		_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
+	}
+	return now
+}
+
 // sidecar is a Manager with somebody who renews: `hold 300ms` renews a lease of
 // 300 ms until told otherwise. A strict one (STRICT=1) stops renewing when it
 // finds that the lease has run out meanwhile, as one that asks voters does.
@@ -65,7 +82,7 @@ type sidecar struct {
 }
 
 func sidecarConfig(text string) Config {
-	cfg := Config{Node: os.Getenv("NODE"), Cluster: "test", Now: bootTime, DisableGate: os.Getenv("NOGATE") != ""}
+	cfg := Config{Node: os.Getenv("NODE"), Cluster: "test", Now: trappedClock, DisableGate: os.Getenv("NOGATE") != ""}
 	for group := range strings.SplitSeq(text, ";") {
 		name, list, _ := strings.Cut(group, "=")
 		g := Group{Name: name}
@@ -194,6 +211,8 @@ func (s *sidecar) command(a []string) string {
 				break
 			}
 		}
+	case "trap":
+		trap.Store(true)
 	case "lapse": // stop renewing, say nothing
 		delete(s.lease, a[1])
 	case "status":
