@@ -177,7 +177,7 @@ func wrongArguments(cmd *cobra.Command, rest []string) string {
 // given are the variables that hooks and tests get; they are no settings.
 var given = []string{
 	"TANDEM_EVENT", "TANDEM_FROM", "TANDEM_TO", "TANDEM_EPOCH", "TANDEM_PLANNED", "TANDEM_REASON",
-	"TANDEM_GROUP", "TANDEM_ACTOR", "TANDEM_ATTEMPT", "TANDEM_LB",
+	"TANDEM_GROUP", "TANDEM_ADDRESSES", "TANDEM_ACTOR", "TANDEM_ATTEMPT", "TANDEM_LB",
 }
 
 func TestEveryVariableInTheDocsExists(t *testing.T) {

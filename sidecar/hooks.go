@@ -25,6 +25,7 @@ type hooks struct {
 	runner   *hook.Runner
 	commands map[site.HookKind]config.Commands
 	done     chan agent.HookResult
+	notified chan agent.NoticeResult
 }
 
 func newHooks(cfg config.Config, log *zap.Logger, r prometheus.Registerer) *hooks {
@@ -36,7 +37,15 @@ func newHooks(cfg config.Config, log *zap.Logger, r prometheus.Registerer) *hook
 			site.HookPrecheck: cfg.HookPrecheck, site.HookTakeover: cfg.HookTakeover,
 			site.HookRenounce: cfg.HookRenounce, site.HookNotify: cfg.HookNotify,
 		},
-		done: make(chan agent.HookResult, 1),
+		done: make(chan agent.HookResult, 1), notified: make(chan agent.NoticeResult, 1),
+	}
+}
+
+// join gives the agent what it has commands for.
+func (h *hooks) join(deps *agent.Deps) {
+	deps.Hooks = h
+	if len(h.commands[site.HookNotify]) > 0 {
+		deps.Notifier = h
 	}
 }
 
@@ -78,6 +87,26 @@ func lane(run site.HookRun) string {
 	return "switch/" + run.Group
 }
 
+// vipLane precedes the group in the lane of what is told of virtual IPs.
+const vipLane = "vip/"
+
+// Notify implements agent.Notifier. What this node did last is what counts, so
+// that it is told until that has succeeded; that it holds an address is told
+// again by itself.
+func (h *hooks) Notify(n agent.Notice) {
+	job := hook.Job{
+		ID: n.ID, Lane: vipLane + n.Group, Epoch: n.Epoch, Commands: h.commands[site.HookNotify], Newest: true,
+		Event: n.Event, Group: n.Group, Addresses: n.Addresses, From: n.From, To: n.To, Reason: n.Reason, Planned: n.Planned,
+	}
+	if n.Event == agent.NoticeHold {
+		job.Attempts, job.Quiet = 1, true
+	}
+	h.runner.Submit(job)
+}
+
+// Notified implements agent.Notifier.
+func (h *hooks) Notified() <-chan agent.NoticeResult { return h.notified }
+
 // Done implements agent.Hooks.
 func (h *hooks) Done() <-chan agent.HookResult { return h.done }
 
@@ -88,11 +117,22 @@ func (h *hooks) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case r := <-h.runner.Results():
-			select {
-			case h.done <- result(r):
-			case <-ctx.Done():
-			}
+			h.pass(ctx, r)
 		}
+	}
+}
+
+func (h *hooks) pass(ctx context.Context, r hook.Result) {
+	if strings.HasPrefix(r.Job.Lane, vipLane) {
+		select {
+		case h.notified <- agent.NoticeResult{ID: r.Job.ID, Group: r.Job.Group, OK: r.OK, Reason: string(r.Reason), Detail: account(r)}:
+		case <-ctx.Done():
+		}
+		return
+	}
+	select {
+	case h.done <- result(r):
+	case <-ctx.Done():
 	}
 }
 
@@ -102,18 +142,24 @@ func result(r hook.Result) agent.HookResult {
 		ID: r.Job.ID, Kind: site.HookKind(r.Job.Event), Group: r.Job.Group, Site: r.Job.Site, From: r.Job.From, To: r.Job.To,
 		Epoch: r.Job.Epoch, Reason: site.Reason(r.Job.Reason), Planned: r.Job.Planned, Actor: r.Job.Actor,
 	}
-	out := agent.HookResult{Run: run, OK: r.OK, Detail: r.Detail}
+	out := agent.HookResult{Run: run, OK: r.OK, Detail: account(r)}
 	if !r.OK {
 		out.Err = site.Reason(r.Reason)
 	}
+	return out
+}
+
+// account is what was run, and how it ended, for people.
+func account(r hook.Result) string {
+	var text strings.Builder
+	text.WriteString(r.Detail)
 	for _, c := range r.Commands {
-		out.Detail += fmt.Sprintf("\n%s: exit %d after %s, attempt %d", c.Text, c.ExitCode, c.Duration.Round(time.Millisecond), c.Attempt)
+		fmt.Fprintf(&text, "\n%s: exit %d after %s, attempt %d", c.Text, c.ExitCode, c.Duration.Round(time.Millisecond), c.Attempt)
 		if c.ExitCode != 0 && c.Output != "" {
-			out.Detail += ": " + lastLine(c.Output)
+			text.WriteString(": " + lastLine(c.Output))
 		}
 	}
-	out.Detail = strings.TrimSpace(out.Detail)
-	return out
+	return strings.TrimSpace(text.String())
 }
 
 // lastLine is usually where a command says why it failed.

@@ -97,7 +97,7 @@ func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Bui
 	}
 	if len(hookKinds(cfg)) > 0 {
 		h := newHooks(cfg, log, registry)
-		deps.Hooks = h
+		h.join(&deps)
 		p.running = append(p.running, h.runner, h)
 	}
 	probe := newProber(cfg)

@@ -161,6 +161,31 @@ func TestMoveFailsWhenTheProviderDoes(t *testing.T) {
 	}
 }
 
+// As a notify hook: on take-up and every time that the group is still held, and
+// for no other event, no other group, and no site.
+func TestAsAHookItFollowsTheLease(t *testing.T) {
+	for _, p := range providers {
+		for env, acts := range map[string]bool{
+			"TANDEM_EVENT=take-up TANDEM_GROUP=web":           true,
+			"TANDEM_EVENT=hold TANDEM_GROUP=web":              true,
+			"TANDEM_EVENT=hold TANDEM_GROUP=web GROUP=web":    true,
+			"TANDEM_EVENT=take-up TANDEM_GROUP=web GROUP=api": false,
+			"TANDEM_EVENT=take-up TANDEM_GROUP=web SITE=a":    false,
+			"TANDEM_EVENT=let-go TANDEM_GROUP=web":            false,
+			"TANDEM_EVENT=notify TANDEM_SITE=a":               false,
+		} {
+			s := newScene(t, p, p.there, p.peer)
+			if out, ok := s.run(strings.Fields(env), s.script()); !ok {
+				t.Fatalf("%s: %s: %s", p.name, env, out)
+			}
+			all, changes := s.calls()
+			if acts && len(changes) != len(p.moves) || !acts && len(all) > 0 {
+				t.Errorf("%s: %s: %q", p.name, env, all)
+			}
+		}
+	}
+}
+
 func TestAsAHookItActsForItsOwnSite(t *testing.T) {
 	for _, p := range providers {
 		s := newScene(t, p, p.there, p.peer)

@@ -135,7 +135,8 @@ type Deps struct {
 	Addresses  Addresses
 	LB         LoadBalancer
 	Hooks      Hooks
-	Hold       Hold // nil: requests are not held
+	Notifier   Notifier // nil: there is no notify hook
+	Hold       Hold     // nil: requests are not held
 	Store      Store
 	Log        *zap.Logger
 	Registerer prometheus.Registerer
@@ -186,6 +187,7 @@ type Agent struct {
 	hookFrom   map[string]string      // who wants to know
 	hooksEnded []string               // ids of those that ended, oldest first
 	hooksTaken []site.HookRun         // hooks that run or ran here and that no decision has overtaken
+	notices    uint64                 // how many were given to the Notifier
 	pending    map[string]*pendingCommand
 	underWay   map[string]begunCommand // commands that have begun here and not ended
 	seen       *seenCommands
@@ -277,6 +279,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.deps.Hooks != nil {
 		hooksDone = a.deps.Hooks.Done()
 	}
+	var notified <-chan NoticeResult
+	if a.deps.Notifier != nil {
+		notified = a.deps.Notifier.Notified()
+	}
 	for {
 		select {
 		case <-done:
@@ -295,6 +301,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.stepLease(lease.Tick{}) // what has run out while this process stood still comes first
 			a.hookEnded(r)
 			a.dirty = true
+		case r := <-notified:
+			a.stepLease(lease.Tick{})
+			a.noticeEnded(r)
 		case f := <-a.requests:
 			a.stepLease(lease.Tick{})
 			f()

@@ -180,6 +180,9 @@ func (a *Agent) stand(now time.Duration) {
 			a.endStrays(now, g)
 			a.failBack(now, g)
 		}
+		if g.holding {
+			a.notifyHold(now, g)
+		}
 		free := a.unclaimed(now, g)
 		willing := a.cfg.Role == RoleLB && !a.stopping && !a.maintenance && free && (ok || a.lastResort(g, now))
 		a.stepLease(lease.Stand{Resource: g.resource, Willing: willing, Rank: a.rank(g, now)})
@@ -247,6 +250,10 @@ func (a *Agent) allLetGo() bool {
 	now := a.deps.Now()
 	for _, g := range a.groups {
 		if g.holding || now < g.yieldUntil {
+			return false
+		}
+		if until := g.tellingUntil(); now < until {
+			a.wakeAt(until)
 			return false
 		}
 	}

@@ -35,6 +35,8 @@ type group struct {
 	preferredOKSince time.Duration // since when the preferred node could take the address back
 	unfit            string        // the reason last logged for keeping it as last resort
 
+	notice noticed // what the notify hook was told
+
 	free    bool   // no stranger had it when this node first looked, or a node of the cluster has held it since
 	claimed string // the strangers that answer for it, as last noted
 	force   bool   // an operator wants it all the same

@@ -168,6 +168,7 @@ func (a *Agent) letGo(l lease.LetGo) {
 		a.setVIP(g, vip.Desired{Role: vip.Away})
 	}
 	a.note(status.Transition{Resource: l.Resource, Event: "let-go", From: a.cfg.Node, To: l.Successor, Reason: string(l.Reason), Epoch: g.epoch})
+	a.notifyLetGo(a.deps.Now(), g, l)
 }
 
 // takeUp begins what a lease allows. It is the only place where this node
@@ -205,6 +206,7 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 		a.stepLease(lease.Propose{Resource: t.Resource, Data: value})
 	}
 	a.note(status.Transition{Resource: t.Resource, Event: "take-up", From: t.Predecessor, To: a.cfg.Node, Epoch: t.Value.Epoch + 1, Reason: string(t.Reason)})
+	a.notifyTakeUp(now, g, t)
 }
 
 // renewed extends the fence to the new deadline.

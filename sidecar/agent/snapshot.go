@@ -267,6 +267,9 @@ func (a *Agent) warnings(now time.Duration) []string {
 		if text := a.inUse(a.groups[name]); text != "" {
 			out = append(out, reasonInUse+": "+text)
 		}
+		if text := a.untold(now, a.groups[name]); text != "" {
+			out = append(out, "notify-hook: "+text)
+		}
 		if g := a.groups[name]; g.unfit != "" && g.holding {
 			out = append(out, "last-resort: "+name+" stays here although "+g.unfit+", since nobody else can take it")
 		}

@@ -68,7 +68,7 @@ func siteTable() []Variable {
 		{Name: "TANDEM_HOOK_TAKEOVER", Example: "/opt/app/takeover.sh;/opt/app/takeover_reporting.sh", Meaning: "commands that make a site active, `;`-separated, run in order"},
 		{Name: "TANDEM_HOOK_RENOUNCE", Example: "/opt/app/renounce.sh", Meaning: "commands that give a site up"},
 		{Name: "TANDEM_HOOK_PRECHECK", Example: "/opt/app/may-i.sh", Meaning: "commands that may veto a switch"},
-		{Name: "TANDEM_HOOK_NOTIFY", Example: "/opt/app/register-webhooks.sh", Meaning: "commands told of each switch, retried until they succeed"},
+		{Name: "TANDEM_HOOK_NOTIFY", Example: "/opt/app/register-webhooks.sh", Meaning: "commands told of each switch of sites, and when this node takes a group of virtual IPs up, lets it go, or still holds it after another 10 s (`TANDEM_EVENT` says which); retried until they succeed"},
 		{Name: "TANDEM_HOOK_TIMEOUT", Default: "60s", Example: "60s", Meaning: "deadline of one hook command"},
 	}
 }

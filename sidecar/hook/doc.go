@@ -20,13 +20,14 @@
 // ends what an earlier one asked. A job
 // with the ID of one that is queued or running is the same job: it runs once,
 // and has one result. The ID of a job that succeeded gives the same result
-// again.
+// again. Where one node alone fills a lane, it is the order that counts: a job
+// that says so takes the place of all before it.
 //
 // # Environment
 //
 // TANDEM_EVENT, TANDEM_SITE, TANDEM_FROM, TANDEM_TO, TANDEM_EPOCH,
 // TANDEM_PLANNED and TANDEM_REASON tell a command what happens; TANDEM_NODE,
-// TANDEM_GROUP, TANDEM_ACTOR and TANDEM_ATTEMPT are there too. Of the sidecar's
+// TANDEM_GROUP, TANDEM_ADDRESSES, TANDEM_ACTOR and TANDEM_ATTEMPT are there too. Of the sidecar's
 // own environment everything is passed on but the variables named TANDEM_…:
 // some of them are secrets.
 //

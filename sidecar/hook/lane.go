@@ -39,11 +39,14 @@ func (l *lane) submit(j Job) {
 		again := l.last[i]
 		again.Repeated = true
 		l.refused = append(l.refused, again)
-	case j.Epoch < l.epoch:
+	case j.Epoch < l.epoch && !j.Newest:
 		l.refuse(j, ReasonStale, fmt.Sprintf("epoch %d is older than %d", j.Epoch, l.epoch))
 	case len(j.Commands) == 0:
 		l.refuse(j, ReasonNoCommand, "there is no command")
 	default:
+		if j.Newest {
+			l.clear()
+		}
 		l.fence(j.Epoch)
 		if len(l.queue) >= l.r.cfg.Queue {
 			l.refuse(j, ReasonFull, fmt.Sprintf("%d jobs are waiting", len(l.queue)))
@@ -76,6 +79,17 @@ func (l *lane) fence(epoch uint64) {
 		return true
 	})
 	if l.running != nil && l.running.Epoch < epoch {
+		l.cancel(errSuperseded)
+	}
+}
+
+// clear supersedes whatever is queued or running.
+func (l *lane) clear() {
+	for _, q := range l.queue {
+		l.refuse(q, ReasonSuperseded, "something later came before it was run")
+	}
+	l.queue = nil
+	if l.running != nil {
 		l.cancel(errSuperseded)
 	}
 }
@@ -129,10 +143,13 @@ func (l *lane) done(res Result) {
 // hand gives a result to whoever reads Results.
 func (l *lane) hand(ctx context.Context, res Result) {
 	log := l.r.log.Info
-	if !res.OK {
+	switch {
+	case !res.OK:
 		log = l.r.log.Warn
+	case res.Job.Quiet:
+		log = l.r.log.Debug
 	}
-	log("hook", zap.String("id", res.Job.ID), zap.String("event", res.Job.Event), zap.String("site", res.Job.Site),
+	log("hook", zap.String("id", res.Job.ID), zap.String("event", res.Job.Event), zap.String("group", res.Job.Group), zap.String("site", res.Job.Site),
 		zap.Uint64("epoch", res.Job.Epoch), zap.String("reason", string(res.Reason)), zap.String("detail", res.Detail),
 		zap.Int("attempts", res.Attempts), zap.Duration("duration", res.Duration), zap.Bool("repeated", res.Repeated))
 	select {

@@ -59,6 +59,13 @@ type Job struct {
 
 	Event, Group, Site, From, To, Reason, Actor string
 	Planned                                     bool
+	Addresses                                   []string // of Group
+
+	// Newest has the job take the place of everything that its lane has queued or
+	// running, whatever their epochs: for lanes that only one node fills.
+	Newest bool
+	// Quiet keeps a success out of the log, but for debugging.
+	Quiet bool
 }
 
 // Result says what became of a job.
@@ -284,7 +291,8 @@ func (r *Runner) environ(j Job, attempt int) []string {
 	return append(env,
 		"TANDEM_EVENT="+j.Event, "TANDEM_SITE="+j.Site, "TANDEM_FROM="+j.From, "TANDEM_TO="+j.To,
 		"TANDEM_EPOCH="+strconv.FormatUint(j.Epoch, 10), "TANDEM_PLANNED="+strconv.FormatBool(j.Planned), "TANDEM_REASON="+j.Reason,
-		"TANDEM_NODE="+r.cfg.Node, "TANDEM_GROUP="+j.Group, "TANDEM_ACTOR="+j.Actor, "TANDEM_ATTEMPT="+strconv.Itoa(attempt),
+		"TANDEM_NODE="+r.cfg.Node, "TANDEM_GROUP="+j.Group, "TANDEM_ADDRESSES="+strings.Join(j.Addresses, " "),
+		"TANDEM_ACTOR="+j.Actor, "TANDEM_ATTEMPT="+strconv.Itoa(attempt),
 	)
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 )
 
@@ -384,6 +385,52 @@ func TestALaterDecisionSupersedes(t *testing.T) {
 	eventually(t, "the superseded command is gone", func() bool { return !alive(pid) })
 	if _, err := os.Stat(dir + "/queued"); err == nil {
 		t.Fatal("a superseded job ran")
+	}
+}
+
+// In a lane that one node fills, the last word counts, whatever its epoch.
+func TestTheNewestTakesThePlaceOfAllBefore(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, Config{})
+	newest := func(id string, epoch uint64, command string) Job {
+		j := job(id, epoch, command)
+		j.Newest, j.Attempts, j.Addresses = true, 0, []string{"10.0.0.100", "2001:db8::100"}
+		return j
+	}
+	r.Submit(newest("take-up", 7, "echo $$ >"+dir+"/pid; sleep 300"))
+	pid := pidIn(t, dir+"/pid")
+	r.Submit(newest("let-go", 7, "touch "+dir+"/queued; exit 1")) // until it succeeds
+	r.Submit(newest("again", 6, "echo $TANDEM_EPOCH $TANDEM_ADDRESSES"))
+	reasons := map[string]Reason{}
+	var last Result
+	for range 3 {
+		last = r.get(t)
+		reasons[last.Job.ID] = last.Reason
+	}
+	if reasons["take-up"] != ReasonSuperseded || reasons["let-go"] != ReasonSuperseded || reasons["again"] != ReasonOK {
+		t.Fatal(reasons)
+	}
+	if out := last.Commands[0].Output; out != "6 10.0.0.100 2001:db8::100\n" {
+		t.Fatalf("the last word was %q", out)
+	}
+	eventually(t, "the superseded command is gone", func() bool { return !alive(pid) })
+	if _, err := os.Stat(dir + "/queued"); err == nil {
+		t.Fatal("a superseded job ran")
+	}
+}
+
+// A success that comes every few seconds is not for the log; a failure is.
+func TestAQuietSuccessIsNotLogged(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	r := start(t, Config{Log: zap.New(core)})
+	for _, command := range []string{"true", "false"} {
+		j := job(command, 1, command)
+		j.Quiet = true
+		r.Submit(j)
+		r.get(t)
+	}
+	if got := logs.FilterMessage("hook").All(); len(got) != 1 || got[0].ContextMap()["id"] != "false" {
+		t.Fatalf("%+v", got)
 	}
 }
 

@@ -22,7 +22,7 @@ var done = map[string][]string{
 var known = []struct{ keyword, what, instead string }{
 	{"advert_int", "the interval of advertisements", "nothing: TANDEM_LEASE is auto, and detects in about half a second"},
 	{"track_interface", "an interface that is watched", "nothing for the interfaces of TANDEM_VIPS, which are watched; others are not"},
-	{"notify*", "a script called when the state changes", "TANDEM_WEBHOOK is told of every event; /holder answers 200 on the holder only; TANDEM_HOOK_NOTIFY is called for site switches"},
+	{"notify*", "a script called when the state changes", "TANDEM_HOOK_NOTIFY, with take-up and let-go in TANDEM_EVENT for master and backup; TANDEM_WEBHOOK is told of every event; /holder answers 200 on the holder only"},
 	{"smtp*", "mail", "an alert rule in Prometheus on /metrics, or TANDEM_WEBHOOK"},
 	{"notification_email*", "mail", "an alert rule in Prometheus on /metrics, or TANDEM_WEBHOOK"},
 	{"vrrp_garp*", "the schedule of gratuitous ARP", "nothing: tandem announces again for 10 s after a move, and then every 30 s"},

@@ -251,6 +251,7 @@ func TestWhyNamesTheCauseOfAHandOver(t *testing.T) {
 	history := []status.Transition{
 		{At: noon.Add(-time.Second), Node: "lb2", Resource: "vip/default", Event: "let-go", From: "lb2", To: "lb1", Reason: "died"},
 		{At: noon, Node: "lb1", Resource: "vip/default", Event: "take-up", From: "lb2", To: "lb1", Epoch: 12, Reason: "handed-over"},
+		{At: noon.Add(time.Second), Node: "lb1", Resource: "vip/default", Event: "hook-notify", From: "lb2", To: "lb1", Epoch: 12, Reason: "succeeded"},
 	}
 	var b bytes.Buffer
 	if err := status.RenderWhy(&b, st, history, status.Screen{Now: noon, Width: 120}); err != nil {

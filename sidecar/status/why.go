@@ -196,10 +196,10 @@ func named(reason string) string {
 }
 
 // last finds the transition that gave the resource to whoever has it now, or
-// the latest of the resource when nobody has it.
+// the latest of the resource when nobody has it. What a hook told of it is none.
 func last(history []Transition, resource, to string) *Transition {
 	for i := len(history) - 1; i >= 0; i-- {
-		if t := &history[i]; t.Resource == resource && (to == "" || t.To == to) {
+		if t := &history[i]; t.Resource == resource && (to == "" || t.To == to) && t.Event != "hook-notify" {
 			return t
 		}
 	}

@@ -3,6 +3,7 @@
 # the exit code; tandem tries again until it succeeds or the site has changed
 # again, and holds nothing up meanwhile.
 . "$(dirname "$0")/common.sh"
+[ "$TANDEM_EVENT" = notify ] || exit 0 # where a virtual IP is does not concern the platform
 journal begin
 body="{\"url\":\"$HYBRIDCHAT_ADDRESS\",\"site\":\"$TANDEM_TO\",\"epoch\":$TANDEM_EPOCH}"
 if [ -n "${HYBRIDCHAT_REGISTER:-}" ]; then
