@@ -177,6 +177,8 @@ type Agent struct {
 	unsaved       map[string]lease.Record // what could not be written to disk yet
 	releasedAt    time.Duration           // when the last lease was let go
 	decidingSince time.Duration           // when the site lease was taken up
+	announceAt    time.Duration           // when held addresses are announced for a peer that is back; 0: there is none
+	announcedAt   time.Duration           // when they last were
 	telling       reach                   // how far ahead this node said that its site lease goes
 	siteHeardAt   time.Duration           // when a live holder of the site lease was last known
 	pathSince     time.Duration           // since when another sees the active site and this node does not
@@ -334,6 +336,7 @@ func (a *Agent) turn() {
 	}
 	a.dirty, a.due = false, now+lookEvery
 	a.stand(now)
+	a.welcome(now)
 	a.stepSite(a.deps.Now())
 	a.tell(a.deps.Now())
 	a.announceLeases(a.deps.Now())

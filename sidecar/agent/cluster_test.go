@@ -37,6 +37,9 @@ type kernel struct {
 	carrier  bool
 	events   chan vip.Event
 
+	fence     vip.Fence
+	least     time.Duration // the shortest lease that the fence allows
+	answered  int
 	strangers []vip.Stranger
 	sought    map[string]time.Duration // since when, by group
 }
@@ -52,9 +55,15 @@ func (k *kernel) Set(group string, d vip.Desired) error {
 	k.log.add("%s: %s %s", k.node, group, d.Role)
 	return nil
 }
-func (k *kernel) Answer(string) error { return nil }
+func (k *kernel) Answer(string) error { k.mu.Lock(); defer k.mu.Unlock(); k.answered++; return nil }
 func (k *kernel) Status() vip.Status {
-	return vip.Status{Fence: "gate", Grace: vip.Grace{Available: true}}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := vip.Status{Fence: k.fence, MinLease: k.least, Grace: vip.Grace{Available: k.fence == vip.FenceGate}}
+	if k.fence == vip.FenceLifetime {
+		s.FenceWhy = "there is no nftables"
+	}
+	return s
 }
 func (k *kernel) Events() <-chan vip.Event { return k.events }
 func (k *kernel) Carrier(string) bool      { k.mu.Lock(); defer k.mu.Unlock(); return k.carrier }
@@ -78,7 +87,23 @@ func (k *kernel) Seek(group string, on bool) ([]vip.Stranger, bool) {
 func (k *kernel) NextHops(string) (four, six netip.Addr) {
 	return netip.MustParseAddrPort(addresses[k.node]).Addr(), six
 }
-func (k *kernel) MinLease() time.Duration { return 0 }
+func (k *kernel) MinLease() time.Duration { k.mu.Lock(); defer k.mu.Unlock(); return k.least }
+
+// gate takes the gate from a node, or gives it back, and says so as the real
+// one does.
+func (k *kernel) gate(yes bool) {
+	k.mu.Lock()
+	e := vip.Event{Kind: vip.ReasonGateBack}
+	k.fence, k.least = vip.FenceGate, 0
+	if !yes {
+		e.Kind = vip.ReasonGateLost
+		k.fence, k.least = vip.FenceLifetime, 1500*time.Millisecond
+	}
+	k.mu.Unlock()
+	k.events <- e
+}
+
+func (k *kernel) answers() int { k.mu.Lock(); defer k.mu.Unlock(); return k.answered }
 
 // holds says whether the node answers for the group, the fence included.
 func (k *kernel) holds(group string) bool {
@@ -325,7 +350,7 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	if strings.HasPrefix(name, "witness") {
 		cfg.Role = agent.RoleWitness
 	} else {
-		n.kernel = &kernel{start: c.start, node: name, role: map[string]vip.Role{}, sought: map[string]time.Duration{}, log: c.log, carrier: true, events: make(chan vip.Event)}
+		n.kernel = &kernel{start: c.start, node: name, role: map[string]vip.Role{}, sought: map[string]time.Duration{}, log: c.log, carrier: true, fence: vip.FenceGate, events: make(chan vip.Event)}
 		n.proxy = newProxy(name, c.log)
 		deps.Addresses, deps.LB = n.kernel, n.proxy
 	}
@@ -639,6 +664,76 @@ func TestFailbackWaits(t *testing.T) {
 	})
 }
 
+// TestFailbackDoesNotFlap: a node that comes and goes gets nothing back, and one
+// that stays gets it back once.
+func TestFailbackDoesNotFlap(t *testing.T) {
+	for name, fault := range map[string]struct{ begin, end func(c *cluster) }{
+		"its HAProxy dies": {
+			func(c *cluster) { c.nodes["lb1"].proxy.die("refused") },
+			func(c *cluster) { c.nodes["lb1"].proxy.back() },
+		},
+		"it is cut off": {
+			func(c *cluster) { c.net.Isolate(addresses["lb1"]) },
+			func(c *cluster) { c.net.Heal() },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(_ string, c *agent.Config) { c.VIPFailback = 5 * time.Second }, func(c *cluster) {
+				t := c.t
+				takeUps := func() int { return strings.Count(c.log.text(), "lb1: default holding") }
+				before := takeUps()
+				fault.begin(c)
+				c.until("lb2 takes over", 2*time.Second, c.held("lb2"))
+				for range 5 {
+					time.Sleep(3 * time.Second)
+					fault.end(c)
+					time.Sleep(3 * time.Second)
+					if !c.held("lb2")() {
+						t.Fatalf("holders %v, want lb2 while lb1 comes and goes\n%s", c.holders(), c.log.text())
+					}
+					fault.begin(c)
+				}
+				time.Sleep(3 * time.Second)
+				if n := takeUps() - before; n > 0 {
+					t.Errorf("lb1 took the address up %d times while it came and went", n)
+				}
+				fault.end(c)
+				if took := c.until("lb1 takes back", 15*time.Second, c.held("lb1")); took < 5*time.Second {
+					t.Errorf("taken back after %s, want the failback delay", took)
+				}
+				time.Sleep(30 * time.Second)
+				if n := takeUps() - before; n != 1 || !c.held("lb1")() {
+					t.Errorf("lb1 took the address up %d times when it stayed, want once; holders %v\n%s", n, c.holders(), c.log.text())
+				}
+			})
+		})
+	}
+}
+
+// TestAPeersReturnIsAnsweredByTheHolder: whoever was cut off with it may have
+// heard nobody, or somebody else.
+func TestAPeersReturnIsAnsweredByTheHolder(t *testing.T) {
+	inBubble(t, nil, func(c *cluster) {
+		t := c.t
+		lb1, lb2 := c.nodes["lb1"].kernel, c.nodes["lb2"].kernel
+		at := [2]int{lb1.answers(), lb2.answers()}
+		c.net.Isolate(addresses["lb2"])
+		time.Sleep(5 * time.Second)
+		if n := lb1.answers() - at[0]; n != 0 {
+			t.Errorf("announced %d times for a peer that is gone", n)
+		}
+		c.net.Heal()
+		c.until("the holder announces", 5*time.Second, func() bool { return lb1.answers() > at[0] })
+		time.Sleep(10 * time.Second)
+		if n := lb1.answers() - at[0]; n != 1 {
+			t.Errorf("the holder announced %d times, want once", n)
+		}
+		if n := lb2.answers() - at[1]; n != 0 {
+			t.Errorf("lb2, which holds nothing, announced %d times", n)
+		}
+	})
+}
+
 // bubbleFrom tells a story from the first instant on.
 func bubbleFrom(t *testing.T, names []string, edit func(string, *agent.Config), story func(c *cluster)) {
 	t.Helper()
@@ -650,7 +745,7 @@ func bubbleWith(t *testing.T, names []string, edit func(string, *agent.Config), 
 	synctest.Test(t, func(t *testing.T) {
 		c := newClusterWith(t, names, edit, deps)
 		story(c)
-		if c.two > 0 {
+		if c.two > 0 && !c.alone {
 			t.Errorf("two nodes answered at %d instants\n%s", c.two, c.log.text())
 		}
 	})
@@ -739,6 +834,13 @@ func TestMaintenanceHandsOverAndStaysOut(t *testing.T) {
 			t.Fatalf("maintenance: %+v %v", r, err)
 		}
 		c.until("lb2 holds", time.Second, c.held("lb2"))
+		if !strings.Contains(c.log.text(), "lb1: default yielding\nlb2: default holding") {
+			t.Errorf("want lb1 to serve what it carries before lb2 holds:\n%s", c.log.text())
+		}
+		time.Sleep(6 * time.Second)
+		if !strings.HasSuffix(c.log.text(), "lb1: default away") {
+			t.Errorf("want lb1 to let go after the grace:\n%s", c.log.text())
+		}
 		c.nodes["lb2"].proxy.die("refused")
 		time.Sleep(2 * time.Second)
 		if !c.held("lb2")() {

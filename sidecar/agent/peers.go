@@ -37,6 +37,7 @@ type peer struct {
 	at         time.Duration // when the report came
 	arrived    time.Duration // when anything came
 	remindedAt time.Duration // when a follower was last sent the decision again
+	absent     bool          // it was heard once, and then not any more
 }
 
 func bootName(i lease.Incarnation) string { return hex.EncodeToString(i[:4]) }
