@@ -17,6 +17,7 @@ type checker struct {
 
 	claims    []claim
 	origins   map[string]Ballot // under which each value was proposed first
+	first     map[string]Ballot // under which each value was decided first
 	decisions []decision
 	counters  []counter
 
@@ -158,6 +159,12 @@ func (c *checker) decision(rec Record) {
 	if c.pair || rec.Ballot.Counter <= k.risked {
 		return
 	}
+	if key := origin(rec); c.first[key].IsZero() {
+		if c.first == nil {
+			c.first = map[string]Ballot{}
+		}
+		c.first[key] = rec.Ballot
+	}
 	at := len(c.decisions)
 	for i, d := range c.decisions {
 		if d.rec.Resource != rec.Resource {
@@ -178,9 +185,9 @@ func (c *checker) decision(rec Record) {
 		case newer.Value.Epoch == older.Value.Epoch && !newer.Value.equal(older.Value):
 			c.fail(decisions, "EPOCH TWICE for %s: %s under %v, and %s under %v", rec.Resource,
 				show(older.Value), older.Ballot, show(newer.Value), newer.Ballot)
-		case newer.Value.Epoch > 0 && !newer.Value.equal(older.Value) && c.origins[origin(newer)].Compare(older.Ballot) < 0:
+		case newer.Value.Epoch > 0 && !newer.Value.equal(older.Value) && c.origins[origin(newer)].Compare(c.first[origin(older)]) < 0:
 			c.fail(decisions, "REVIVED for %s: %s under %v, though proposed before %s was decided under %v", rec.Resource,
-				show(newer.Value), newer.Ballot, show(older.Value), older.Ballot)
+				show(newer.Value), newer.Ballot, show(older.Value), c.first[origin(older)])
 		}
 	}
 	if rec.Value.Epoch == 0 {

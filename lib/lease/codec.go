@@ -23,6 +23,10 @@ var (
 
 const maxReason = 32
 
+// maxCounter bounds the counter of a ballot: it grows by one with each bid, and
+// must never begin again at zero.
+const maxCounter = 1 << 62
+
 // Which of the optional parts of an item follow.
 const (
 	hasLease = 1 << iota
@@ -235,6 +239,9 @@ func (d *decoder) owner() (o Owner) {
 
 func (d *decoder) ballot() Ballot {
 	n := d.number()
+	if n > maxCounter {
+		d.fail("ballot too high")
+	}
 	o := d.owner()
 	return Ballot{Counter: n, Incarnation: o.Incarnation, Node: o.Node}
 }

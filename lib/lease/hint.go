@@ -10,6 +10,8 @@ import (
 type hint struct {
 	ballot Ballot        // of the holder
 	until  time.Duration // believed while now is before it
+	latest Ballot        // the highest that another holder was heard under
+	seq    uint64        // and the last request heard under it
 
 	predecessor string // the last other holder
 	planned     bool   // the predecessor let go by itself
@@ -48,10 +50,28 @@ func (m *Machine) hearHolder(r *resource, it *Item) {
 	if m.now < h.until && it.Ballot.Compare(h.ballot) < 0 {
 		return // of a former holder, late
 	}
+	if !m.news(h, it) {
+		return // played again, or overtaken: it does not make the lease longer
+	}
 	h.ballot = it.Ballot
 	h.until = m.now + min(it.Remaining, m.cfg.MaxLease)
 	h.predecessor, h.planned, h.successor = it.Ballot.Node, false, ""
 	r.failures, r.unanswered = 0, 0
+}
+
+// news reports whether a holder says this for the first time. A node without a
+// vote also believes a lower ballot, once nobody is known to hold: voters that
+// have all forgotten begin to count again, and it has no other way to learn that.
+func (m *Machine) news(h *hint, it *Item) bool {
+	order := it.Ballot.Compare(h.latest)
+	switch {
+	case it.Seq == 0: // an announcement of an older version has no number
+		return true
+	case order < 0 && m.self >= 0, order == 0 && it.Seq <= h.seq:
+		return false
+	}
+	h.latest, h.seq = it.Ballot, it.Seq
+	return true
 }
 
 // conflict: another node says that it holds what this one holds. In a pair

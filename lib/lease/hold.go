@@ -87,7 +87,7 @@ func (m *Machine) becomeHolder(r *resource, deadline time.Duration) {
 		up.Reason = HandedOver
 	}
 	m.out.TakeUp = append(m.out.TakeUp, up)
-	*h = hint{ballot: r.ballot}
+	*h = hint{ballot: r.ballot, latest: h.latest, seq: h.seq}
 	r.closing = closing{}
 	r.renewAt = m.now // tell everybody at once
 }

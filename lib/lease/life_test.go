@@ -33,8 +33,14 @@ func (c *checker) lives(n *node, msg *Message) (after func()) {
 	}
 	life := int(msg.From.Incarnation[1])
 	if life >= n.met[voter] {
-		n.met[voter] = life
-		return func() {}
+		// An answer to a request from before the former life was heard is not
+		// counted, and then it is the former life that counts on.
+		m := n.m
+		return func() {
+			if p := slices.Index(m.voters, msg.From.Node); p >= 0 && m.peers[p].owner == msg.From {
+				n.met[voter] = life
+			}
+		}
 	}
 	m, before := n.m, n.votesOf(voter)
 	return func() {

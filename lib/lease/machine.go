@@ -42,6 +42,8 @@ type Machine struct {
 type peer struct {
 	heard    bool
 	at       time.Duration
+	fresh    time.Duration // when it last said something for the first time
+	lives    [8]life       // of its latest processes, the last one first
 	settings uint64
 	owner    Owner  // the process whose answers count
 	since    uint64 // the last request that was sent before its first answer came
@@ -231,7 +233,7 @@ func (m *Machine) timers(r *resource) {
 		m.promisesDone(r) // going on alone is a matter of time
 		m.progress(r)
 	}
-	if !r.holding && r.phase != idle && m.now >= r.bidEnds {
+	if !r.holding && r.phase != idle && m.now >= m.bidOver(r) {
 		m.failBid(r, unanswered)
 		r.unanswered++
 	}
@@ -241,6 +243,15 @@ func (m *Machine) timers(r *resource) {
 	if r.phase != idle && m.now >= r.retryAt {
 		m.retry(r)
 	}
+}
+
+// bidOver is when a bid is given up. In phase 2 that is when nothing can be won
+// any more, by T1, at the latest: it would only go on being remembered.
+func (m *Machine) bidOver(r *resource) time.Duration {
+	if r.phase != proposing {
+		return r.bidEnds
+	}
+	return min(r.bidEnds, r.base+m.asked(r))
 }
 
 // renewAll renews a lease, and with it every other one that is half due, so
@@ -280,7 +291,7 @@ func (m *Machine) next(r *resource) time.Duration {
 	}
 	at = min(at, r.retryAt)
 	if !r.holding {
-		at = min(at, r.bidEnds)
+		at = min(at, m.bidOver(r))
 	} else {
 		at = min(at, r.deadline)
 		if r.phase == proposing {

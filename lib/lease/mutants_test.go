@@ -14,6 +14,8 @@ type mutant struct {
 	sameIncarnation bool // ballots are used again after a restart
 	breaks          breaks
 	seeds           uint64 // within so many
+	// rare: only a long run finds it; a named history needs it in every run.
+	rare bool
 	// first is where the search starts, to save time, since the seeds before it
 	// are known not to find it; with TANDEM_TEST_SOAK it starts at 1.
 	first uint64
@@ -43,7 +45,7 @@ var mutants = []mutant{
 		change: func(r *rules) {
 			r.deadline = func(_, answered, length time.Duration) time.Duration { return answered + length }
 		},
-		breaks: exclusion, seeds: 500, first: 30,
+		breaks: exclusion, seeds: 500,
 	},
 	{
 		name:   "owner identified by node, not incarnation",
@@ -55,23 +57,28 @@ var mutants = []mutant{
 		change: func(r *rules) {
 			r.quarantine = func(longest time.Duration) time.Duration { return longest / 4 }
 		},
-		breaks: exclusion, seeds: 500,
+		breaks: exclusion, seeds: 500, first: 50,
 	},
 	{
 		name: "ballots used again after a restart (P1)", sameIncarnation: true,
-		breaks: exclusion, seeds: 500, first: 100,
+		breaks: exclusion, seeds: 500, first: 60,
 	},
 	{
 		name: "release ignores the ballot (A3)",
 		change: func(r *rules) {
 			r.clears = func(v vote, released Ballot) bool { return v.ballot.Owner() == released.Owner() }
 		},
-		breaks: exclusion, seeds: 500,
+		breaks: exclusion, seeds: 500, first: 130,
 	},
 	{
 		name:   "renewal accepted by a voter that promised higher (A1)",
 		change: func(r *rules) { r.promised = func(Ballot, Ballot) bool { return false } },
-		breaks: decisions, seeds: 500, first: 30,
+		breaks: decisions, seeds: 500,
+	},
+	{
+		name:   "an older value accepted again under a forgotten ballot",
+		change: func(r *rules) { r.older = func(_, _ Record) bool { return false } },
+		breaks: decisions, seeds: 50_000, rare: true, // TestHistoryOldProposalAfterARestart
 	},
 	{
 		name:   "value adopted from the first reply",
@@ -83,7 +90,7 @@ var mutants = []mutant{
 		change: func(r *rules) {
 			r.prefer = func(c, best Record, first bool) bool { return first || c.Value.Epoch > best.Value.Epoch }
 		},
-		breaks: decisions, seeds: 500,
+		breaks: decisions, seeds: 500, first: 25,
 	},
 	{
 		name:   "late renewal accepted under a released ballot (A3)",
@@ -99,6 +106,9 @@ func TestMutantsFail(t *testing.T) {
 		m := &mutants[i]
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
+			if m.rare && os.Getenv("TANDEM_TEST_SOAK") == "" {
+				t.Skip("left to TANDEM_TEST_SOAK (make soak-lease): seldom found; a named history shows it in every run")
+			}
 			steps := 0
 			first := max(1, m.first)
 			if os.Getenv("TANDEM_TEST_SOAK") != "" {

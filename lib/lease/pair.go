@@ -27,10 +27,11 @@ func (m *Machine) aloneFrom(r *resource) time.Duration {
 	return m.peerSince() + Remember(m.asked(r))
 }
 
-// peerSince is when the peer was last heard; if never, when this node started.
+// peerSince is when the peer last said something new; if never, when this node
+// started.
 func (m *Machine) peerSince() time.Duration {
-	if p := m.peers[1-m.self]; p.heard {
-		return p.at
+	if p := &m.peers[1-m.self]; p.fresh > 0 {
+		return p.fresh
 	}
 	return m.started
 }

@@ -164,7 +164,10 @@ func pairAlone(t *testing.T) *lonely {
 func (l *lonely) peerSpeaks() {
 	l.seq++
 	l.now += time.Millisecond
-	l.m.Step(l.now, Receive{Message{From: Owner{"b", Incarnation{2}}, To: "a", Settings: l.m.settings}})
+	b := Owner{"b", Incarnation{2}}
+	l.m.Step(l.now, Receive{Message{From: b, To: "a", Settings: l.m.settings, Items: []Item{
+		{Kind: KindInform, Resource: "vip", Ballot: Ballot{Counter: 1, Incarnation: b.Incarnation, Node: b.Node}, Seq: l.seq},
+	}}})
 }
 
 // bidsAlone says whether the machine takes a lease up within the second that

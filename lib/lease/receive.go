@@ -112,12 +112,44 @@ func (m *Machine) meet(voter int, msg *Message) {
 			p.settings = m.settings
 		}
 		p.heard, p.at = true, m.now
+		if p.news(msg, m.owner, m.seq) {
+			p.fresh = m.now
+		}
 		known = &p.settings
 	}
 	if *known != msg.Settings && msg.Settings != m.settings {
 		m.note("", SettingsDiffer, msg.From.Node)
 	}
 	*known = msg.Settings
+}
+
+// life is what one process of a peer has said: the last of its requests, and the
+// last request of ours that it answered.
+type life struct {
+	owner     Owner
+	seq, echo uint64
+}
+
+// news reports whether a message is none that was heard before: a peer that is
+// dead must not seem to live because somebody plays its messages again.
+func (p *peer) news(msg *Message, self Owner, asked uint64) bool {
+	i := slices.IndexFunc(p.lives[:], func(l life) bool { return l.owner == msg.From })
+	if i < 0 {
+		copy(p.lives[1:], p.lives[:])
+		i, p.lives[0] = 0, life{owner: msg.From}
+	}
+	l := &p.lives[i]
+	fresh := false
+	for k := range msg.Items {
+		it := &msg.Items[k]
+		switch {
+		case !it.Kind.answers() && it.Seq > l.seq:
+			l.seq, fresh = it.Seq, true
+		case it.Kind.answers() && it.Ballot.Owner() == self && it.Echo > l.echo && it.Echo <= asked:
+			l.echo, fresh = it.Echo, true
+		}
+	}
+	return fresh
 }
 
 // strangerOf finds or makes the entry of a node without a vote. Only the last

@@ -33,6 +33,10 @@ type rules struct {
 	clears func(v vote, released Ballot) bool
 	// closed is A3: nothing counts any more under a released ballot.
 	closed func(released, ballot Ballot) bool
+	// older says that a proposal carries a value from before the one that the voter
+	// keeps: it was under way for long, or is played again, and the ballot under
+	// which it would be accepted is one that the voter has forgotten.
+	older func(offered, kept Record) bool
 	// prefer says whether the value of a promise is to be adopted rather than
 	// the best one so far: the latest proposal, not the highest epoch.
 	prefer func(candidate, best Record, first bool) bool
@@ -52,6 +56,7 @@ func soundRules(mode Mode) *rules {
 			return v.ballot.Owner() == released.Owner() && v.ballot.Compare(released) <= 0
 		},
 		closed: func(released, ballot Ballot) bool { return ballot.Compare(released) <= 0 },
+		older:  func(offered, kept Record) bool { return kept.newer(offered) },
 		prefer: func(candidate, best Record, _ bool) bool { return candidate.newer(best) },
 	}
 	r.blocked = func(v vote, by Owner, now time.Duration) bool {

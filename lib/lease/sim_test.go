@@ -140,9 +140,11 @@ func (g *drawer) pause(d time.Duration) {
 // gambit is a short plan of the adversary's, for what single deeds seldom hit
 // upon.
 func (g *drawer) gambit() {
-	switch g.below(4) {
+	switch g.below(5) {
 	case 0: // a holder that comes back meets the answers to its former life
 		n := g.name()
+		g.add("release holder to=%s", n)
+		g.pause(time.Second)
 		g.add("crash %s", n)
 		g.pause(100 * time.Millisecond)
 		g.add("start %s", n)
@@ -166,6 +168,26 @@ func (g *drawer) gambit() {
 		g.add("cut holder->*")
 		g.add("net latency=1ms")
 		g.pause(time.Second)
+	case 3: // a voter that has a decision on disk meets an older one again
+		at := g.below(len(g.names))
+		role := func(i int) string { return g.names[(at+i)%len(g.names)] }
+		g.add("net latency=1ms")
+		g.add("release holder to=%s", role(0))
+		g.pause(500 * time.Millisecond)
+		g.value += 2
+		g.add("propose %s of=vip value=v%d", role(0), g.value-1)
+		g.add("run 600ms")
+		g.add("cut %s %s", role(0), role(2))
+		g.add("propose %s of=vip value=v%d", role(0), g.value)
+		g.add("run 60ms")
+		g.everybody("no") // so that nobody writes to the voter before
+		g.add("crash %s", role(0))
+		g.add("crash %s", role(1))
+		g.add("start %s", role(1))
+		g.add("heal")
+		g.add("run %v", slowest)
+		g.add("replay %d kind=propose", 1+g.below(3)) // more would bring the later one back
+		g.everybody("yes")
 	default: // a decision that only the holder's own voter takes, then another holder
 		g.add("cut holder")
 		g.value++
@@ -174,6 +196,15 @@ func (g *drawer) gambit() {
 		g.add("heal")
 		g.pause(200 * time.Millisecond)
 		g.add("release holder")
+	}
+}
+
+// everybody has all stand, or nobody.
+func (g *drawer) everybody(willing string) {
+	for _, n := range g.names {
+		for _, r := range g.resources {
+			g.add("stand %s of=%s willing=%s", n, r, willing)
+		}
 	}
 }
 
@@ -239,7 +270,7 @@ func (s script) transcript(m *mutant) string {
 		if err := p.do(line); err != nil {
 			panic(line + ": " + err.Error())
 		}
-		fmt.Fprintf(&b, "%s\n----\n%s\n", line, p.told())
+		fmt.Fprintf(&b, "%s\n----\n%s\n\n", line, strings.TrimRight(p.told(), "\n"))
 		if p.w.failed() {
 			break
 		}

@@ -52,7 +52,7 @@ func (m *Machine) Announcement(now time.Duration) (Message, bool) {
 		if !r.holding || now >= r.deadline {
 			continue
 		}
-		it := Item{Kind: KindInform, Resource: r.name, Ballot: r.ballot, Held: true, Remaining: r.deadline - now}
+		it := Item{Kind: KindInform, Resource: r.name, Ballot: r.ballot, Seq: m.seq, Held: true, Remaining: r.deadline - now}
 		if d := r.decided; d.Ballot == r.ballot {
 			it.Value, it.ValueSeq, it.Commit = d.Value, d.Seq, d.Seq
 		}

@@ -196,6 +196,9 @@ func (c *Config) validate() error {
 		if !validName(r.Resource, MaxResource) || len(r.Value.Data) > MaxData {
 			bad("restored record of %q: name or value too long", r.Resource)
 		}
+		if max(r.Ballot.Counter, r.Promised.Counter) > maxCounter {
+			bad("restored record of %q: ballot %v is higher than any can be", r.Resource, max(r.Ballot.Counter, r.Promised.Counter))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -75,6 +75,8 @@ func (m *Machine) accept(r *resource, it *Item) Reason {
 		return StaleRequest
 	case v.vote.ballot == it.Ballot && it.Seq == v.seq:
 		return "" // the same request again: the answer is the same, the memory no longer
+	case m.rules.older(it.record(), v.record):
+		return StaleRequest
 	}
 	v.promised = it.Ballot
 	m.remember(v, it)
@@ -107,8 +109,10 @@ func (m *Machine) remember(v *voter, it *Item) {
 	if v.vote.live(m.now) && v.vote.ballot.Owner() == it.Ballot.Owner() {
 		expires = max(expires, v.vote.expires)
 	}
+	if v.vote.ballot != it.Ballot || it.Seq > v.seq {
+		v.seq = it.Seq
+	}
 	v.vote = vote{ballot: it.Ballot, expires: expires}
-	v.seq = it.Seq
 }
 
 // keep stores a value. Promises and new values go to disk; a renewal carries

@@ -74,8 +74,7 @@ func (a *Agent) obey(out lease.Output) {
 			continue
 		}
 		a.countSent(e.Message.Items)
-		b := lease.Encode([]byte{kindLease}, e.Message)
-		if err := a.deps.Network.Send(e.To, b); err != nil {
+		if err := a.deps.Network.Send(e.To, a.encodeLease(e.Message)); err != nil {
 			a.metrics.sendFailures.Inc()
 		}
 	}

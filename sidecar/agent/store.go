@@ -173,8 +173,20 @@ func (d *Directory) write(name string, what any) error {
 	if err == nil {
 		err = renameio.WriteFile(d.Path(name), b, 0o600)
 	}
+	if err == nil {
+		err = d.sync() // the library syncs the file, not that it now has this name
+	}
 	if err != nil {
 		return fmt.Errorf("write state %s: %w", d.Path(name), err)
 	}
 	return nil
+}
+
+// sync has the names in the directory written to disk.
+func (d *Directory) sync() error {
+	f, err := os.Open(d.Path("."))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }

@@ -20,7 +20,9 @@
 #ifndef BIDDER_RESTARTS
 #define BIDDER_RESTARTS 1
 #endif
-#define LEASE 1 /* tick: a lease asked for before a tick is over after it */
+#ifndef LEASE
+#define LEASE 2 /* ticks: one is over when it is renewed, so that renewing wins something */
+#endif
 #ifdef MUTANT_QUARANTINE
 #define SILENCE 0
 #else
@@ -163,6 +165,9 @@ inline win(p, s) { /* take up, or renew */
 		ACCEPTED(p, s) && DEADLINE(ballot[p], s) > holds[ME(p)];
 		holds[ME(p)] = DEADLINE(ballot[p], s);
 		trying[p] = 1;
+#ifdef RENEWALS_NEVER_WIN
+		assert(s == 0);
+#endif
 		assert((holds[0] > 0) + (holds[1] > 0) + (holds[2] > 0) + (holds[3] > 0) <= 1)
 	}
 }

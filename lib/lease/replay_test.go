@@ -1,0 +1,137 @@
+package lease
+
+import (
+	"testing"
+	"time"
+)
+
+// playing plays lines one after the other, with the test ending at a wrong one.
+func playing(t *testing.T, p *play) func(lines ...string) {
+	t.Helper()
+	return func(lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			if err := p.do(line); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+		}
+	}
+}
+
+// sentTo is the last message to a node that fits.
+func sentTo(t *testing.T, p *play, name string, fits func(it *Item) bool) (last Message) {
+	t.Helper()
+	n := p.w.node(name)
+	for _, e := range p.w.history {
+		if it := &e.msg.Items[0]; e.node == n.id && fits(it) && (last.Items == nil || it.Seq > last.Items[0].Seq) {
+			last = *e.msg
+		}
+	}
+	if last.Items == nil {
+		t.Fatalf("nothing of the kind was sent to %s", name)
+	}
+	return last
+}
+
+// A voter has the decision y on disk. It restarts with the holder, whose earlier
+// proposal of x, under the same ballot, arrives again when the voter's quarantine
+// is over: neither the promise nor a live lease stands in its way.
+func TestHistoryOldProposalAfterARestart(t *testing.T) {
+	run := func(m *mutant) *play {
+		p := &play{silent: true, mutant: m}
+		do := playing(t, p)
+		do("cluster voters=(a,b,w) lease=500ms disk", "start a", "start b", "start w", "stand a", "run 3s", "propose a value=x", "run 300ms")
+		old := sentTo(t, p, "w", func(it *Item) bool { return it.Kind == KindPropose && string(it.Value.Data) == "x" })
+		do("cut a b", "propose a value=y", "run 50ms", "crash a", "crash w", "start w", "run 600ms")
+		p.w.node("w").deliver(old)
+		do("stand b", "run 2s", "propose b value=z", "run 1s")
+		return p
+	}
+	p := run(nil)
+	if p.w.failed() {
+		t.Error(p.w.check.failure)
+	}
+	holds(t, p, "b")
+	if got := string(p.w.node("b").m.resource("vip").decided.Value.Data); got != "z" {
+		t.Errorf("b decided %q last, want z", got)
+	}
+	m := mutantOf(t, "an older value accepted again under a forgotten ballot")
+	if broken := run(&m); !broken.w.failed() {
+		t.Error("with the mutant nothing breaks")
+	} else {
+		t.Log(broken.w.check.failure)
+	}
+}
+
+// A stranger who has recorded what the holder said cannot keep its lease alive in
+// the eyes of the others after its death.
+func TestADeadHolderIsNotKeptAliveByReplays(t *testing.T) {
+	p := &play{silent: true}
+	do := playing(t, p)
+	do("cluster voters=(a,b,w) lease=500ms", "start a", "start b", "start w", "stand a", "stand b rank=1", "run 3s")
+	b, w := p.w.node("b"), p.w.node("w")
+	held := func(it *Item) bool { return it.Kind == KindPropose && it.Held }
+	toB, toW := sentTo(t, p, "b", held), sentTo(t, p, "w", held)
+	do("crash a")
+	for range 100 {
+		do("run 20ms")
+		b.deliver(toB)
+		w.deliver(toW)
+	}
+	holds(t, p, "b")
+}
+
+// The same in a pair: the survivor goes on alone although the dead one's messages
+// are played to it for ever.
+func TestADeadPeerIsNotKeptAliveByReplays(t *testing.T) {
+	p := &play{silent: true}
+	do := playing(t, p)
+	do("cluster voters=(a,b) mode=pair lease=500ms", "start a", "start b", "stand a", "stand b rank=1", "run 4s")
+	holds(t, p, "a")
+	b := p.w.node("b")
+	old := sentTo(t, p, "b", func(it *Item) bool { return it.Kind == KindPropose && it.Held })
+	do("crash a")
+	for range 150 {
+		do("run 20ms", "reach b")
+		b.deliver(old)
+	}
+	holds(t, p, "b")
+}
+
+// A bid that has been promised and then not answered for longer than the lease it
+// asked for cannot be won any more; it must not go on being remembered.
+func TestABidThatCannotBeWonEnds(t *testing.T) {
+	p := &play{silent: true}
+	do := playing(t, p)
+	do("cluster voters=(a,b,w) lease=2s", "net latency=5ms", "start a", "start b", "start w", "run 3s", "cut a", "stand a", "run 7500ms", "heal")
+	for r := p.w.node("a").m.resource("vip"); r.phase != proposing; {
+		p.w.run(time.Millisecond)
+	}
+	do("cut b->a", "cut w->a", "run 2100ms", "heal", "net latency=1ms")
+	healed := p.w.now
+	for p.w.holder("vip") == nil && p.w.now < healed+30*time.Second {
+		p.w.run(time.Millisecond)
+	}
+	if took, bound := p.w.now-healed, Remember(2*time.Second)+time.Second; took > bound {
+		t.Errorf("somebody held %v after the heal, want within a lease and a second (%v)", took, bound)
+	}
+}
+
+func TestACounterThatCouldWrapIsRefused(t *testing.T) {
+	o := Owner{Node: "a", Incarnation: Incarnation{1}}
+	msg := Message{From: o, To: "b", Items: []Item{{Kind: KindPrepare, Resource: "vip", Seq: 1, Ballot: Ballot{Counter: maxCounter, Incarnation: o.Incarnation, Node: "a"}}}}
+	if _, err := Decode(Encode(nil, msg)); err != nil {
+		t.Error(err)
+	}
+	msg.Items[0].Ballot.Counter++
+	if _, err := Decode(Encode(nil, msg)); err == nil {
+		t.Error("a ballot beyond the highest was taken")
+	}
+	_, err := New(Config{
+		Node: "b", Incarnation: Incarnation{2}, Voters: []string{"a", "b", "w"}, MaxLease: time.Second, Tuning: Tuning{Fixed: 500 * time.Millisecond},
+		Restored: []Record{{Resource: "vip", Promised: msg.Items[0].Ballot}},
+	}, 0)
+	if err == nil {
+		t.Error("a record with such a ballot was taken")
+	}
+}
