@@ -24,6 +24,7 @@ import (
 	"tandem/sidecar/api"
 	"tandem/sidecar/config"
 	"tandem/sidecar/hold"
+	"tandem/sidecar/hook"
 	"tandem/sidecar/site"
 	"tandem/sidecar/status"
 )
@@ -132,6 +133,14 @@ func newAgent(cfg config.Config, build Build, i lease.Incarnation, deps agent.De
 	return agent.New(c, deps)
 }
 
+// hookBudget is how long the longest list of commands may take, each as often as
+// it is tried, with the pauses between: only what is silent for longer is lost.
+func hookBudget(cfg config.Config) time.Duration {
+	longest := max(len(cfg.HookPrecheck), len(cfg.HookTakeover), len(cfg.HookRenounce))
+	each := hook.LongestAttempt(cfg.HookTimeout) * takeoverAttempts
+	return max(10*time.Minute, time.Duration(longest)*each+time.Minute)
+}
+
 func siteConfig(cfg config.Config) site.Config {
 	s := site.Config{
 		Critical: cfg.Critical, Independent: cfg.Independent,
@@ -141,6 +150,7 @@ func siteConfig(cfg config.Config) site.Config {
 		// An isolated load balancer remembers the last decider for as long as a
 		// voter does, goes on for the grace, and then has to tell HAProxy.
 		IsolatedAfter: lease.Remember(max(longestLease, cfg.Lease.Fixed)) + lease.Remember(agent.QuorumGrace) + 2*cfg.HAProxyTimeout,
+		HookBudget:    hookBudget(cfg),
 		Hooks: site.Hooks{
 			Precheck: len(cfg.HookPrecheck) > 0, Takeover: len(cfg.HookTakeover) > 0,
 			Renounce: len(cfg.HookRenounce) > 0, Notify: len(cfg.HookNotify) > 0,

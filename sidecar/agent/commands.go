@@ -76,6 +76,9 @@ func (a *Agent) Do(ctx context.Context, c status.Command) (status.Result, error)
 	if c.ID == "" {
 		c.ID = rand.Text()
 	}
+	if c.Site == "" && (c.Kind == string(site.Takeover) || c.Kind == string(site.Renounce)) {
+		c.Site = a.cfg.Site // where nodes have none, the decider knows what to say
+	}
 	p := &pendingCommand{cmd: c, done: make(chan status.Result, 1)}
 	if err := a.ask(ctx, func() { a.pending[c.ID] = p }); err != nil {
 		return status.Result{}, fmt.Errorf("%s: %w", c.Kind, err)

@@ -60,8 +60,11 @@ func (r *Runner) wait(ctx context.Context, cmd *exec.Cmd) (Reason, error) {
 	case <-ctx.Done():
 		why = endReason(ctx)
 	}
-	group := -cmd.Process.Pid // it leads its group, whose number is not used again while a member lives
+	// It leads its group, whose number is not used again while a member lives. But
+	// it may have left the group, for ours for example, and is meant all the same.
+	group := -cmd.Process.Pid
 	_ = syscall.Kill(group, syscall.SIGTERM)
+	_ = cmd.Process.Signal(syscall.SIGTERM)
 	timer.Reset(r.cfg.KillWait)
 	select {
 	case err := <-ended:
@@ -69,6 +72,7 @@ func (r *Runner) wait(ctx context.Context, cmd *exec.Cmd) (Reason, error) {
 		return why, err
 	case <-timer.C:
 		_ = syscall.Kill(group, syscall.SIGKILL)
+		_ = cmd.Process.Kill()
 		return why, <-ended
 	}
 }

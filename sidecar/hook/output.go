@@ -79,6 +79,14 @@ func (o *output) String() string {
 	return strings.ToValidUTF8(b.String(), "�")
 }
 
+// A command that says more than floodAfter bytes is read 32 KiB at a time, with a
+// pause after each: what it says is thrown away, and must not cost the sidecar its
+// processor. 16 MB/s are left.
+const (
+	floodAfter = 1 << 20
+	floodPause = 2 * time.Millisecond
+)
+
 // readers read what commands say, and what they left running, until that ends
 // or the Runner does.
 type readers struct {
@@ -98,11 +106,14 @@ func (r *readers) follow(pipe *os.File, out *output) {
 	r.wg.Go(func() {
 		defer close(out.done)
 		buf := make([]byte, 32<<10)
-		for {
+		for total := 0; ; {
 			n, err := pipe.Read(buf)
 			out.add(buf[:n])
 			if err != nil {
 				break
+			}
+			if total += n; total > floodAfter {
+				time.Sleep(floodPause)
 			}
 		}
 		r.mu.Lock()

@@ -113,6 +113,15 @@ type Runner struct {
 	fences map[string]uint64 // of lanes that have had no job yet
 }
 
+const (
+	killWait = time.Second
+	maxWait  = 30 * time.Second
+)
+
+// LongestAttempt is the longest that one attempt of a command may take, with the
+// pause after it, in a Runner that has no other setting than this timeout.
+func LongestAttempt(timeout time.Duration) time.Duration { return timeout + 2*killWait + maxWait*3/2 }
+
 // New returns a Runner. Nothing runs before Run.
 func New(cfg Config) *Runner {
 	def := func(d *time.Duration, v time.Duration) {
@@ -121,9 +130,9 @@ func New(cfg Config) *Runner {
 		}
 	}
 	def(&cfg.Timeout, time.Minute)
-	def(&cfg.KillWait, time.Second)
+	def(&cfg.KillWait, killWait)
 	def(&cfg.Backoff, time.Second)
-	def(&cfg.MaxWait, 30*time.Second)
+	def(&cfg.MaxWait, maxWait)
 	if cfg.Output <= 0 {
 		cfg.Output = 8 << 10
 	}

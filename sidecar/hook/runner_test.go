@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -177,6 +178,43 @@ func TestADeadlineKillsTheWholeGroup(t *testing.T) {
 				eventually(t, f+" is gone", func() bool { return !alive(pid) })
 			}
 		})
+	}
+}
+
+// A command may leave the group that it was started in, for that of the sidecar
+// for example, which nobody kills.
+func TestADeadlineKillsACommandThatLeftItsGroup(t *testing.T) {
+	perl, err := exec.LookPath("perl")
+	if err != nil {
+		t.Skip("SKIPPED, NOT TESTED: needs perl, to change the process group")
+	}
+	begin := time.Now()
+	text := "exec " + perl + ` -e 'setpgrp(0, getpgrp(getppid())) or die; $SIG{TERM} = "IGNORE"; sleep 300'`
+	res := one(t, Config{Timeout: 300 * time.Millisecond}, job("x", 1, text))
+	if res.Reason != ReasonTimeout || res.OK {
+		t.Fatalf("%+v", res)
+	}
+	if d := time.Since(begin); d > 20*time.Second {
+		t.Fatalf("took %v", d)
+	}
+}
+
+// The reader of a flood leaves the processor to others: it is the flood that waits.
+func TestAnEndlessFloodIsReadSlowly(t *testing.T) {
+	var before, after syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &before); err != nil {
+		t.Fatal(err)
+	}
+	res := one(t, Config{Timeout: 2 * time.Second}, job("x", 1, "yes"))
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &after); err != nil {
+		t.Fatal(err)
+	}
+	if res.Reason != ReasonTimeout || !strings.Contains(res.Commands[0].Output, "bytes left out") {
+		t.Fatalf("%+v", res)
+	}
+	spent := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	if spent > time.Second {
+		t.Errorf("reading it for 2 s took %v of processor time", spent)
 	}
 }
 

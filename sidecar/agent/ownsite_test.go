@@ -1,0 +1,41 @@
+package agent_test
+
+import (
+	"testing"
+	"time"
+
+	"tandem/sidecar/agent"
+	"tandem/sidecar/status"
+)
+
+// TestACommandWithoutASiteMeansTheNodesOwn: `tandem takeover` and `tandem
+// renounce` typed at a machine of a site are about that site, whoever decides.
+func TestACommandWithoutASiteMeansTheNodesOwn(t *testing.T) {
+	edit := func(name string, c *agent.Config) { c.Site = map[string]string{"lb1": "a", "lb2": "b"}[name] }
+	inBubble(t, edit, func(c *cluster) {
+		do := func(node, kind string) status.Result {
+			r, err := c.nodes[node].Do(c.t.Context(), status.Command{Kind: kind, Actor: "test"})
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			return r
+		}
+		if r := do("lb2", "renounce"); r.OK || r.Reason != "not-active" {
+			c.t.Errorf("renounce at b while a is active: %+v, want not-active", r)
+		}
+		if r := do("lb1", "takeover"); !r.OK || r.Reason != "already-active" {
+			c.t.Errorf("takeover at a while a is active: %+v, want already-active", r)
+		}
+		if r := do("witness", "takeover"); r.OK || r.Reason != "site-missing" {
+			c.t.Errorf("takeover at a node without a site: %+v, want site-missing", r)
+		}
+		if r := do("lb2", "takeover"); !r.OK {
+			c.t.Errorf("takeover at b: %+v", r)
+		}
+		c.until("site b routed", 5*time.Second, c.routed("b-1 b-2"))
+		if r := do("lb2", "renounce"); !r.OK {
+			c.t.Errorf("renounce at b while b is active: %+v", r)
+		}
+		c.until("site a routed", 5*time.Second, c.routed("a-1 a-2"))
+	})
+}
