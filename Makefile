@@ -39,7 +39,7 @@ TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus
 # Packages whose tests use the kernel, a real HAProxy or real time: one after
 # the other, so that they do not starve each other.
 REAL         := ./examples/... ./haproxy/... ./lib/vip/...
-LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad
+LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover
 REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 
 TESTFLAGS ?= -race -shuffle=on -timeout 8m
@@ -116,7 +116,8 @@ model: tools-test
 test: tools-test vet test-unit test-real
 
 # What make test has no time for: the plan that comes true, strangers, several
-# HAProxys, keepalived beside, moves under a mixed load, keys, upgrades.
+# HAProxys, keepalived beside, moves under a mixed load, keys, upgrades, IPv6,
+# the page in a browser.
 test-long: tools-long
 	TANDEM_TEST_LONG=1 $(GO) test $(TESTFLAGS) -v -run '$(LONG)' ./examples/pair
 
@@ -147,7 +148,7 @@ tools-lab:
 tools-bench:
 	@.ci/tools $(BENCH_TOOLS)
 tools-long:
-	@.ci/tools $(TEST_TOOLS) keepalived:keepalived
+	@.ci/tools $(TEST_TOOLS) keepalived:keepalived chromium:chromium
 tools-mq:
 	@.ci/tools $(MQ_TOOLS)
 tools-test:

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,6 +50,10 @@ func rows() []row {
 func daemon(l *lab.Lab) string { return l.System.Daemon() }
 
 func addressRows() []row {
+	return slices.Concat(haproxyRows(), linkRows(), daemonRows(), longRows())
+}
+
+func haproxyRows() []row {
 	return []row{
 		{
 			name: "haproxy-killed", title: "HAProxy of the holder killed", watch: time.Second,
@@ -62,9 +67,18 @@ func addressRows() []row {
 			name: "power", title: "the holder loses power", watch: time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.PowerOff(ctx, holder) },
 		},
+	}
+}
+
+func linkRows() []row {
+	return []row{
 		{
 			name: "cut", title: "the holder is cut off, both ways", watch: time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.Cut(ctx, holder) },
+		},
+		{
+			name: "gossip-cut", title: "the other nodes and the holder lose sight of each other; clients reach both", watch: 2 * time.Second,
+			fault: cutFromPeers,
 		},
 		{
 			name: "deaf", title: "the holder hears nothing", watch: time.Second,
@@ -74,6 +88,11 @@ func addressRows() []row {
 			name: "mute", title: "the holder is not heard", watch: time.Second,
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.Mute(ctx, holder) },
 		},
+	}
+}
+
+func daemonRows() []row {
+	return []row{
 		{
 			name: "daemon-killed", title: "the daemon of the holder is killed", watch: 4 * time.Second,
 			fault: func(_ context.Context, l *lab.Lab, holder string) error { return l.Kill(holder, daemon(l)) },
@@ -127,8 +146,11 @@ func addressRows() []row {
 			name: "reload", title: "HAProxy of the holder is reloaded", watch: time.Second, only: "tandem",
 			fault: func(ctx context.Context, l *lab.Lab, holder string) error { return l.ReloadHAProxy(ctx, holder) },
 		},
-		lossRow(30 * time.Second), busyRow(20 * time.Second), restRow(10 * time.Second), floodRow(20 * time.Second),
 	}
+}
+
+func longRows() []row {
+	return []row{lossRow(time.Minute), busyRow(time.Minute), restRow(10 * time.Second), floodRow(20 * time.Second)}
 }
 
 // restRow breaks nothing.
@@ -218,6 +240,20 @@ func guardDropped(ctx context.Context, l *lab.Lab, node string) (int, error) {
 		}
 	}
 	return sum, nil
+}
+
+// cutFromPeers cuts a holder off from the daemons, and from nobody else: only
+// its own clock tells it to be silent.
+func cutFromPeers(ctx context.Context, l *lab.Lab, holder string) error {
+	for _, node := range l.System.Nodes() {
+		if node == holder {
+			continue
+		}
+		if err := l.CutBetween(ctx, holder, node); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // untilEnded waits for a daemon that was told to stop. Tandem stays for as long

@@ -5,20 +5,17 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"tandem/sidecar/api/apitest"
+	"tandem/sidecar/api/browsertest"
 	"tandem/sidecar/status"
 )
 
@@ -26,7 +23,7 @@ var screenshots = flag.String("screenshots", "", "directory for pictures of the 
 
 // One Chromium serves all tests of the page, with a tab for each.
 func TestStatusPage(t *testing.T) {
-	chromium := browser(t)
+	chromium := browsertest.Start(t)
 	for name, test := range map[string]func(context.Context, *testing.T, func() []string){
 		"follows a failover live":                        pageFollows,
 		"a switch needs the token":                       pageSwitches,
@@ -36,113 +33,28 @@ func TestStatusPage(t *testing.T) {
 		"fits every window, light and dark (screenshot)": pageFits,
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, said := tab(chromium, t)
+			ctx, said := browsertest.Tab(chromium, t)
 			test(ctx, t, said)
 		})
 	}
 }
 
-// browser starts a real Chromium.
-func browser(t *testing.T) context.Context {
-	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("SKIPPED: the status page is tested in a real browser, and there is no chromium (apt-get install chromium)")
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.Flag("disable-dev-shm-usage", true))
-	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
-	ctx, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Logf("stop chromium: %v", err)
-		}
-		cancel()
-		stop()
-	})
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return ctx
-}
-
-// tab opens a tab with a session of its own and collects what its console
-// says.
-func tab(chromium context.Context, t *testing.T) (context.Context, func() []string) {
-	t.Helper()
-	ctx, cancel := chromedp.NewContext(chromium)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil { // opens it, so that nothing it says is missed
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var said []string
-	err := chromedp.Listen(ctx, func(event any) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch e := event.(type) {
-		case *log.EventEntryAdded:
-			said = append(said, e.Entry.Text+" "+e.Entry.URL)
-		case *cdpruntime.EventExceptionThrown:
-			said = append(said, e.ExceptionDetails.Text)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ctx, func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		return append([]string(nil), said...)
-	}
-}
-
-type action = chromedp.Action[chromedp.Void]
-
-// patience is long enough for a busy machine.
-const patience = 20 * time.Second
+type action = browsertest.Action
 
 func steps(ctx context.Context, t *testing.T, actions ...action) {
 	t.Helper()
-	for i, a := range actions {
-		if _, err := within(ctx, a); err != nil {
-			text, _ := within(ctx, chromedp.Text(chromedp.CSS("body")))
-			t.Fatalf("step %d: %v; the page says:\n%s", i, err, text)
-		}
-	}
+	browsertest.Steps(ctx, t, actions...)
 }
 
 func get[T any](ctx context.Context, t *testing.T, a chromedp.Action[T]) T {
 	t.Helper()
-	value, err := within(ctx, a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return value
+	return browsertest.Get(ctx, t, a)
 }
 
-func within[T any](ctx context.Context, a chromedp.Action[T]) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return chromedp.Run(ctx, a)
-}
-
-func text(selector string) chromedp.Action[string] { return chromedp.Text(chromedp.CSS(selector)) }
-
-func enter(selector, value string) action {
-	return chromedp.SendKeys(chromedp.CSS(selector), value)
-}
-
-func see(selector string) action { return chromedp.WaitVisible(chromedp.CSS(selector)) }
-
-func press(selector string) action {
-	return chromedp.Steps(see(selector), chromedp.Click(chromedp.CSS(selector)))
-}
+func text(selector string) chromedp.Action[string] { return browsertest.Text(selector) }
+func enter(selector, value string) action          { return browsertest.Enter(selector, value) }
+func see(selector string) action                   { return browsertest.See(selector) }
+func press(selector string) action                 { return browsertest.Press(selector) }
 
 // keepFresh lets the fake's picture be a moment old at most.
 func keepFresh(st *status.Status) { st.At = time.Now() }
