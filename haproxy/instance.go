@@ -65,8 +65,8 @@ type Observation struct {
 	Unmatched []string // patterns of rules that cover no server
 	Map       MapStatus
 
-	SessionsLeft   int    // on drained servers whose rule says Close
-	SessionsClosed uint64 // since the start of this process
+	SessionsLeft   int    // on drained servers whose rule says Close, at the last look (once a second)
+	SessionsClosed uint64 // of those, since the start of this process
 	Changes        uint64 // commands carried out
 	Failures       uint64 // conversations that failed, commands refused
 	Processes      uint64 // different HAProxy processes seen
@@ -136,7 +136,11 @@ func New(cfg Config) *Instance {
 		observed: Observation{Name: cfg.Name, Aside: cfg.Aside, Reason: ReasonStarting, Detail: mend(ReasonStarting, cfg.Socket)},
 	}
 	if cfg.MapFile != "" && !cfg.Observe {
+		if cfg.Registerer != nil {
+			cfg.Registerer.MustRegister(i.metrics.mapKept)
+		}
 		i.siteMap = sitemap.New(cfg.Socket, cfg.MapFile, i.log, func(s MapStatus) {
+			i.metrics.mapIs(s.Current)
 			i.update(func(o *Observation) { o.Map = s })
 		})
 	}

@@ -15,6 +15,8 @@ type metrics struct {
 	failures  *prometheus.CounterVec
 	processes prometheus.Counter
 	sessions  prometheus.Counter
+	left      prometheus.Gauge
+	mapKept   prometheus.Gauge
 	writes    *prometheus.CounterVec
 	observe   prometheus.Histogram
 	apply     prometheus.Histogram
@@ -39,12 +41,14 @@ func newMetrics(r prometheus.Registerer, name string) *metrics {
 		failures:  prometheus.NewCounterVec(prometheus.CounterOpts(opts("failures_total", "Failures, by reason.")), []string{"reason"}),
 		processes: prometheus.NewCounter(prometheus.CounterOpts(opts("processes_total", "Processes seen: the first, and one for each reload or restart."))),
 		sessions:  prometheus.NewCounter(prometheus.CounterOpts(opts("sessions_closed_total", "Sessions shut on drained servers."))),
+		left:      prometheus.NewGauge(prometheus.GaugeOpts(opts("sessions_left", "Sessions found at the last look on drained servers whose sessions are to be shut."))),
+		mapKept:   prometheus.NewGauge(prometheus.GaugeOpts(opts("map_current", "1 if the active-site map is as decided, in memory and on disk. There is none without TANDEM_MAP."))),
 		writes:    prometheus.NewCounterVec(prometheus.CounterOpts(opts("state_file_writes_total", "Writes of the server-state file, by result.")), []string{"result"}),
 		observe:   histogram("observe_seconds", "Time to read the whole table of servers."),
 		apply:     histogram("apply_seconds", "Time to carry out a batch of commands and read back."),
 	}
 	if r != nil {
-		r.MustRegister(m.up, m.applied, m.servers, m.commands, m.failures, m.processes, m.sessions, m.writes, m.observe, m.apply)
+		r.MustRegister(m.up, m.applied, m.servers, m.commands, m.failures, m.processes, m.sessions, m.left, m.writes, m.observe, m.apply)
 	}
 	return m
 }
@@ -54,6 +58,14 @@ func (m *metrics) alive(alive bool) {
 		m.up.Set(1)
 	} else {
 		m.up.Set(0)
+	}
+}
+
+func (m *metrics) mapIs(current bool) {
+	if current {
+		m.mapKept.Set(1)
+	} else {
+		m.mapKept.Set(0)
 	}
 }
 

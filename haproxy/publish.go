@@ -7,8 +7,9 @@ import (
 )
 
 // publish tells what was found, logs what is new in it, and returns what is
-// missing.
-func (w *worker) publish(desired Desired, set bool) []Command {
+// missing. With a failure nothing counts as applied: something was not carried
+// out, or was and has not been read back.
+func (w *worker) publish(desired Desired, set bool, failure error) []Command {
 	var missing []Command
 	var held []Hold
 	var unmatched []string
@@ -17,7 +18,7 @@ func (w *worker) publish(desired Desired, set bool) []Command {
 		missing = Diff(desired, w.table, w.journal)
 		held = Holds(desired, w.table, w.journal)
 		unmatched = desired.Unmatched(w.table)
-		if len(missing) == 0 && !w.tableAt.IsZero() {
+		if len(missing) == 0 && failure == nil && !w.tableAt.IsZero() {
 			applied = desired.Epoch
 		}
 		w.i.metrics.table(desired, w.table, held)
@@ -27,6 +28,7 @@ func (w *worker) publish(desired Desired, set bool) []Command {
 	}
 	w.file(missing)
 	w.i.metrics.applied.Set(float64(applied))
+	w.i.metrics.left.Set(float64(w.closer.left))
 	w.i.update(func(o *Observation) {
 		o.Servers, o.ServersAt = w.table, w.tableAt
 		o.Pending, o.Held, o.Unmatched = missing, held, unmatched

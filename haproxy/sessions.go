@@ -11,15 +11,28 @@ import (
 	"go.uber.org/zap"
 )
 
-// closeEvery is how often sessions that are still there are shut.
-const closeEvery = time.Second
+const (
+	// How often sessions that are still there, or there again, are shut; less
+	// often when looking for them takes a fiftieth of it.
+	closeEvery = time.Second
+	closeShare = 50
+	// From so many backends on, all are asked for at once.
+	manyBackends = 8
+)
 
-// closer shuts the sessions left on drained servers whose rule says so.
+// closer shuts the sessions left on drained servers whose rule says so, for as
+// long as it says so: clients come back by cookies.
 type closer struct {
 	next   time.Time
-	busy   bool // there are servers to look after
-	left   int
+	epoch  uint64 // of what was wanted when it last looked
+	busy   bool   // there are servers to look after
+	left   int    // found when it last looked
 	closed uint64
+}
+
+// due says whether it is time to look.
+func (k *closer) due(desired Desired, now time.Time) bool {
+	return k.busy && (k.epoch != desired.Epoch || !now.Before(k.next))
 }
 
 // run looks for sessions that are left and shuts them: only on servers that
@@ -27,18 +40,19 @@ type closer struct {
 func (k *closer) run(c *conversation, w *worker, desired Desired) error {
 	targets := closable(desired, w.table, w.journal)
 	k.busy = len(targets) > 0
-	if len(targets) == 0 {
-		k.left, k.next = 0, time.Time{}
+	if !k.busy {
+		k.left = 0
 		return nil
 	}
-	if time.Now().Before(k.next) {
+	start := time.Now()
+	if !k.due(desired, start) {
 		return nil
 	}
-	k.next = time.Now().Add(closeEvery)
 	current, err := sessions(c, targets)
 	if err != nil {
 		return err
 	}
+	k.epoch, k.next = desired.Epoch, start.Add(max(closeEvery, closeShare*time.Since(start)))
 	var commands []string
 	k.left = 0
 	for _, id := range targets {
@@ -77,16 +91,21 @@ func closable(desired Desired, table []Server, journal Journal) []ServerID {
 	return out
 }
 
-// sessions returns how many sessions the servers have, asking each backend once.
+// sessions returns how many sessions the servers have, asking each backend
+// once, or all of them at once if they are many.
 func sessions(c *conversation, targets []ServerID) (map[ServerID]int, error) {
 	current := make(map[ServerID]int)
-	var asked []string
-	for _, id := range targets {
-		if slices.Contains(asked, id.Backend) {
-			continue
+	var backends []string
+	for _, id := range targets { // in the order of the table: a backend's stand together
+		if len(backends) == 0 || backends[len(backends)-1] != id.Backend {
+			backends = append(backends, id.Backend)
 		}
-		asked = append(asked, id.Backend)
-		raw, err := c.ask("show stat " + id.Backend + " 4 -1")
+	}
+	if len(backends) >= manyBackends {
+		backends = []string{"-1"}
+	}
+	for _, backend := range backends {
+		raw, err := c.ask("show stat " + backend + " 4 -1")
 		if err != nil {
 			return nil, err
 		}

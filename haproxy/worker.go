@@ -216,7 +216,7 @@ func (w *worker) settle(c *conversation) error {
 	took := time.Since(start)
 	w.pace.cost(took)
 	w.i.metrics.observed(took)
-	if same && edition != 0 && edition == w.calm && !w.closer.busy && w.i.Observed().Applied == desired.Epoch {
+	if same && edition != 0 && edition == w.calm && !w.closer.due(desired, w.tableAt) && w.i.Observed().Applied == desired.Epoch {
 		w.i.seen(w.tableAt)
 		return nil
 	}
@@ -226,7 +226,7 @@ func (w *worker) settle(c *conversation) error {
 			err = w.reconcile(c, desired)
 		}
 	}
-	missing := w.publish(desired, edition != 0)
+	missing := w.publish(desired, edition != 0, err)
 	w.calm = 0
 	if err == nil && len(missing) == 0 && w.journal.settled() {
 		w.calm = edition

@@ -59,7 +59,7 @@ func registered(t *testing.T) map[string][]string {
 	t.Helper()
 	cfg, err := config.Load([]string{
 		"TANDEM_NODE=lb1", "TANDEM_PEERS=lb1=127.0.0.1:" + freePort(t), "TANDEM_KEY=" + checkKey, "TANDEM_VIPS=10.99.0.1@lo",
-		"TANDEM_SITES=a=*/a-*;b=*/b-*", "TANDEM_HOOK_NOTIFY=true", "TANDEM_WEBHOOK=http://127.0.0.1:9/", "TANDEM_HOLD=127.0.0.1:" + freePort(t),
+		"TANDEM_SITES=a=*/a-*;b=*/b-*", "TANDEM_HOOK_NOTIFY=true", "TANDEM_WEBHOOK=http://127.0.0.1:9/", "TANDEM_HOLD=127.0.0.1:" + freePort(t), "TANDEM_MAP=/nowhere/site.map",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -60,7 +60,41 @@ func haproxyStatus(o haproxy.Observation) *status.HAProxy {
 func oneHAProxy(o haproxy.Observation) status.HAProxy {
 	return status.HAProxy{
 		Name: o.Name, Alive: o.Alive, Version: o.Version, PID: o.PID, Reason: string(o.Reason), Detail: o.Detail, Aside: o.Aside,
+		SessionsLeft: o.SessionsLeft, SessionsClosed: o.SessionsClosed, Map: mapWord(o.Map),
 	}
+}
+
+// mapWord says how the active-site map stands. One that was not looked at yet,
+// or is not kept, has nothing to say.
+func mapWord(m haproxy.MapStatus) string {
+	switch {
+	case m.Current:
+		return status.MapCurrent
+	case m.Detail != "":
+		return status.MapNotCurrent
+	}
+	return ""
+}
+
+// mapWarnings say which active-site map cannot be kept, and why. With a HAProxy
+// that is gone there is no map to keep but the file.
+func mapWarnings(o haproxy.Observation) []string {
+	each := o.Each
+	if len(each) == 0 {
+		each = []haproxy.Observation{o}
+	}
+	var out []string
+	for _, one := range each {
+		if !one.Alive || mapWord(one.Map) != status.MapNotCurrent {
+			continue
+		}
+		text := "map-not-current: " + one.Map.Detail
+		if o.Each != nil {
+			text += " (" + one.Name + ")"
+		}
+		out = append(out, text)
+	}
+	return out
 }
 
 // lbSeen is what was last noted of a HAProxy.

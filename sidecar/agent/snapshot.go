@@ -275,9 +275,11 @@ func (a *Agent) warnings(now time.Duration) []string {
 		}
 	}
 	if a.deps.LB != nil {
-		for _, p := range a.deps.LB.Observed().Unmatched {
+		o := a.deps.LB.Observed()
+		for _, p := range o.Unmatched {
 			out = append(out, "glob-matches-nothing: "+p+" in TANDEM_SITES matches no server of HAProxy")
 		}
+		out = append(out, mapWarnings(o)...)
 	}
 	for kind, at := range a.warned {
 		if now-at < time.Minute {

@@ -39,7 +39,7 @@ type Group struct {
 	From   string `json:"f,omitempty"`
 	Target string `json:"t,omitempty"`
 	Phase  Phase  `json:"p,omitempty"`
-	Close  bool   `json:"c,omitempty"` // settle: connections left on From are being closed
+	Close  bool   `json:"c,omitempty"` // what is left on drained sites has had its time and is closed, until the next drain
 	Forced bool   `json:"o,omitempty"` // taken over by force and not seen usable since
 	Pinned bool   `json:"h,omitempty"` // a person chose Active: no failback
 	Ack    bool   `json:"q,omitempty"` // flapping: no automatic switch until acknowledged

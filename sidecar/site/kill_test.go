@@ -101,12 +101,14 @@ func checkPhases(t fataler, cfg Config, decided []Group) {
 			got = append(got, p)
 		}
 	}
-	want := []string{"precheck", "takeover", "enable", "renounce", "settle", "settle+close", ""}
+	want := []string{"precheck+close", "takeover+close", "enable+close", "renounce", "settle", "settle+close", "+close"}
 	if cfg.exclusive() {
-		want = []string{"precheck", "renounce", "settle", "settle+close", "takeover", "enable", ""}
+		want = []string{"precheck+close", "renounce", "settle", "settle+close", "takeover+close", "enable+close", "+close"}
 	}
 	if !cfg.Hooks.Takeover {
-		want = slices.DeleteFunc(want, func(p string) bool { return p != "enable" && p != "renounce" && p != "" })
+		if want = []string{"enable", "renounce", ""}; cfg.exclusive() {
+			want = []string{"renounce", "enable", ""}
+		}
 	}
 	if !slices.Equal(got, want) {
 		t.Fatalf("phases %q, want %q", got, want)
@@ -164,6 +166,11 @@ func TestTheJudgeCatches(t *testing.T) {
 			s.run(5 * time.Second)
 			checkPhases(s.t, s.cfg, s.decided)
 		}, `phases ["renounce" "enable" "renounce"`},
+		"connections closed too early": {func(s *sim) {
+			s.cfg.DrainTimeout = time.Minute
+			s.d.cfg.DrainTimeout, s.twin.cfg.DrainTimeout = time.Millisecond, time.Millisecond
+			s.step(Command{ID: "1", Kind: Takeover, Site: "b"})
+		}, "connections of a are closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &caught{}

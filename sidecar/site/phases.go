@@ -77,14 +77,15 @@ func (d *Decider) begin(i int, g *Group, target string, r Reason, actor string) 
 	d.enter(g, d.following(g, PhaseNone))
 }
 
-// enter puts a group into a phase; this is where the active site changes.
+// enter puts a group into a phase; this is where the active site changes. What
+// is drained anew is given its time before anything is closed.
 func (d *Decider) enter(g *Group, p Phase) {
-	g.Phase, g.Close, g.Epoch = p, false, d.epoch+1
+	g.Phase, g.Epoch = p, d.epoch+1
 	switch {
 	case p == PhaseRenounce && d.cfg.exclusive():
-		g.From, g.Active = g.Active, ""
+		g.From, g.Active, g.Close = g.Active, "", false
 	case p == PhaseRenounce:
-		g.From = g.Active
+		g.From, g.Close = g.Active, false
 		d.activate(g)
 	case p == PhaseEnable && d.cfg.exclusive():
 		d.activate(g)
@@ -103,6 +104,7 @@ func (d *Decider) activate(g *Group) {
 func (d *Decider) phase(i int, g *Group) {
 	switch g.Phase {
 	case PhaseNone:
+		d.rest(i, g)
 	case PhasePrecheck:
 		d.hookPhase(i, g, HookPrecheck, ReasonPrecheckVeto)
 	case PhaseTakeover:
@@ -158,7 +160,8 @@ func (d *Decider) renouncePhase(i int, g *Group) {
 }
 
 // settlePhase gives the connections left on the old site their time, then has
-// them closed. A site that is not usable is given none.
+// them closed, from then on and until it serves again. A site that is not usable
+// is given none.
 func (d *Decider) settlePhase(i int, g *Group) {
 	end := d.mem[i].phaseAt + d.cfg.DrainTimeout
 	switch {
@@ -172,6 +175,20 @@ func (d *Decider) settlePhase(i int, g *Group) {
 	default:
 		g.Close, g.Epoch = true, d.epoch+1
 	}
+}
+
+// rest has closed what is left on drained sites where no switch has done that:
+// after the boot, after a switch that was given up, after TANDEM_DRAIN_TIMEOUT
+// was set.
+func (d *Decider) rest(i int, g *Group) {
+	if d.cfg.DrainTimeout <= 0 || g.Close || len(d.cfg.Sites) < 2 {
+		return
+	}
+	if due := d.mem[i].phaseAt + d.cfg.DrainTimeout; d.now < due {
+		d.wakeAt(due)
+		return
+	}
+	g.Close = true
 }
 
 // goOn enters the next phase, or ends the switch. Nothing is enabled that no
@@ -228,8 +245,11 @@ func (d *Decider) fail(i int, g *Group, r Reason) {
 	d.redirect(g, next)
 }
 
+// stop ends a switch. A target that was ready in overlap is drained again, and
+// given its time.
 func (d *Decider) stop(g *Group) {
-	g.Target, g.Phase, g.Close, g.Epoch = "", PhaseNone, false, d.epoch+1
+	g.Close = g.Close && (g.Phase != PhaseEnable || d.cfg.exclusive())
+	g.Target, g.Phase, g.Epoch = "", PhaseNone, d.epoch+1
 }
 
 // redirect gives an exclusive switch, with the old site drained or draining,

@@ -13,16 +13,17 @@ import (
 // of the package's promises is broken. It knows nothing of the decider.
 type judge struct {
 	s       *sim
-	settled bool // some site has been made ready by decision
+	settled bool                     // some site has been made ready by decision
+	readyAt map[string]time.Duration // group/site → when it was last ready by decision
 	autos   map[string][]time.Duration
 	ran     map[string]int // hooks, by ID
 	excused map[string]bool
 }
 
 func newJudge(s *sim) *judge {
-	j := &judge{s: s, autos: map[string][]time.Duration{}, ran: map[string]int{}, excused: map[string]bool{}}
-	s.onDo = append(s.onDo, j.proposal)
-	s.onDone = append(s.onDone, j.count)
+	j := &judge{s: s, readyAt: map[string]time.Duration{}, autos: map[string][]time.Duration{}, ran: map[string]int{}, excused: map[string]bool{}}
+	s.onDo = append(s.onDo, j.proposal, j.closing)
+	s.onDone = append(s.onDone, j.count, j.served)
 	s.onHook = append(s.onHook, j.hook)
 	s.onInput = append(s.onInput, j.routes)
 	return j
@@ -108,6 +109,38 @@ func (j *judge) enabled(old, g Group) {
 		}
 		if usable, _ := j.seers(g.In(), site); usable == 0 {
 			j.s.t.Fatalf("%s is made ready, which nobody sees usable: %+v → %+v", site, old, g)
+		}
+	}
+}
+
+// closing checks that nothing is closed at a site that serves or is about to,
+// nor before the site that was left has had its time, as long as it is usable.
+func (j *judge) closing(s *sim, before Decision, p *Decision) {
+	for _, g := range p.Groups {
+		old, _ := before.Group(g.In())
+		for _, site := range s.cfg.siteNames() {
+			if !g.closes(s.cfg, site) {
+				continue
+			}
+			if g.ready(s.cfg, site) || site == g.Target {
+				s.t.Fatalf("connections of %s are closed, which serves or is about to: %+v", site, g)
+			}
+			usable, _ := j.seers(g.In(), site)
+			last, served := j.readyAt[g.In()+"/"+site]
+			if served && site == g.From && !old.closes(s.cfg, site) && usable > 0 && s.now < last+s.cfg.DrainTimeout {
+				s.t.Fatalf("connections of %s are closed %v after it served: %+v", site, s.now-last, g)
+			}
+		}
+	}
+}
+
+// served notes until when a site was ready by decision.
+func (j *judge) served(s *sim, before Decision) {
+	for _, g := range before.Groups {
+		for _, site := range s.cfg.siteNames() {
+			if g.ready(s.cfg, site) {
+				j.readyAt[g.In()+"/"+site] = s.now
+			}
 		}
 	}
 }

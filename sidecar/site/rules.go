@@ -15,7 +15,7 @@ const (
 type Rule struct {
 	Pattern string // backend/server glob
 	Want    Want
-	Close   bool // also close the connections left on the drained servers
+	Close   bool // also close the connections left on the drained servers, and those that come later
 }
 
 // Rules is what every HAProxy must do under a decision. The first rule that
@@ -58,7 +58,7 @@ func (g Group) rules(cfg Config, backend string, cut bool) []Rule {
 				}
 				p = backend + "/" + server
 			}
-			rules = append(rules, Rule{Pattern: p, Want: want, Close: want == Drain && g.Close && s.Name == g.From})
+			rules = append(rules, Rule{Pattern: p, Want: want, Close: want == Drain && g.closes(cfg, s.Name)})
 		}
 	}
 	return rules
@@ -69,4 +69,10 @@ func (g Group) rules(cfg Config, backend string, cut bool) []Rule {
 // there is never an instant without any.
 func (g Group) ready(cfg Config, site string) bool {
 	return site == g.Active || !cfg.exclusive() && g.Phase == PhaseEnable && site == g.Target
+}
+
+// closes says whether what is left on a drained site has had its time. It holds
+// until the site serves again, for connections that come back by a cookie too.
+func (g Group) closes(cfg Config, site string) bool {
+	return g.Close && cfg.DrainTimeout > 0 && site != g.Active && site != g.Target
 }

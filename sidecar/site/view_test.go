@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"tandem/haproxy"
 )
@@ -89,7 +90,7 @@ func TestTheOrderOfServersDoesNotMatter(t *testing.T) {
 func TestRulesRestrictAGroupToItsBackends(t *testing.T) {
 	cfg := Config{
 		Sites:       []Site{{"a", []string{"*/a-*", "chat/s1"}}, {"b", []string{"*/b-*", "amq/spare", "web/*"}}},
-		Independent: []string{"amq", "chat"},
+		Independent: []string{"amq", "chat"}, DrainTimeout: time.Second,
 	}
 	d := Decision{Groups: []Group{
 		{Active: "a", Reason: ReasonCommanded},

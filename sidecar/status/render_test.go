@@ -43,6 +43,8 @@ func trouble() status.Status {
 	st.Nodes[1].Eligible, st.Nodes[1].Reason = false, "hung"
 	st.Nodes[1].Detail = "no answer at /run/haproxy/admin.sock"
 	st.Nodes[1].HAProxy = &status.HAProxy{Reason: "hung", Detail: "no answer at /run/haproxy/admin.sock"}
+	st.Nodes[0].HAProxy.SessionsLeft, st.Nodes[0].HAProxy.SessionsClosed = 2, 17
+	st.Nodes[0].HAProxy.Map, st.Nodes[0].Warnings = status.MapNotCurrent, []string{"map-not-current: write map file: permission denied"}
 	st.Nodes[1].Warnings = []string{"settings-differ: compare `tandem config` of both nodes"}
 	st.Nodes[2].Alive, st.Nodes[2].AgeMS, st.Nodes[2].Reason = false, 4200, "unreachable"
 	st.Nodes = append(st.Nodes, status.Node{Name: "lb3", Role: "lb", Maintenance: true, Alive: true, AgeMS: 90, HAProxy: &status.HAProxy{Alive: true, Version: "2.8.5", PID: 9, Reason: "not-admin"}})

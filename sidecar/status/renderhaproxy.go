@@ -25,6 +25,28 @@ func (p *page) haproxys(n Node) {
 			p.text(c("    "+n.Name+": ", dim), text)
 		}
 	}
+	if n.Alive && (h.SessionsLeft > 0 || h.SessionsClosed > 0) {
+		p.text(c("    "+n.Name+": ", dim), fmt.Sprintf("sessions closed on drained servers: %d; left at the last look: %d", h.SessionsClosed, h.SessionsLeft))
+	}
+	if n.Alive && h.Map != "" {
+		p.text(c("    "+n.Name+": ", dim), "active-site map: "+h.Map)
+	}
+}
+
+// whyHAProxys says why sessions are cut, and what a map means that cannot be kept.
+func (p *page) whyHAProxys(s Status) {
+	for _, n := range s.Nodes {
+		h := n.HAProxy
+		if h == nil || !n.Alive {
+			continue
+		}
+		if h.SessionsLeft > 0 || h.SessionsClosed > 0 {
+			p.paragraph(fmt.Sprintf("%s cuts sessions on servers that the decision drains, once a second, because TANDEM_DRAIN_TIMEOUT is over: %d were left at the last look, and %d were closed since its sidecar started. Clients that have a persistence cookie come back until it ends.", n.Name, h.SessionsLeft, h.SessionsClosed))
+		}
+		if h.Map == MapNotCurrent {
+			p.paragraph(n.Name + " cannot keep the active-site map (TANDEM_MAP): rules in haproxy.cfg that follow it may go by an earlier decision.")
+		}
+	}
 }
 
 func haproxy(n Node) cell {

@@ -104,9 +104,23 @@ type HAProxy struct {
 	Detail  string `json:"detail,omitempty"`
 	// Aside: clients reach it by no virtual IP, so the node is fit without it.
 	Aside bool `json:"aside,omitempty"`
+	// SessionsLeft were on drained servers when it was last looked, once a second,
+	// under TANDEM_DRAIN_TIMEOUT; what is found is closed.
+	SessionsLeft int `json:"sessions_left,omitempty"`
+	// SessionsClosed counts those, since the sidecar started.
+	SessionsClosed uint64 `json:"sessions_closed,omitempty"`
+	// Map says how the active-site map (TANDEM_MAP) stands: current or
+	// not-current. Absent: none is kept, or it was not looked at yet.
+	Map string `json:"map,omitempty"`
 	// Each is every one of several; empty where there is one.
 	Each []HAProxy `json:"each,omitempty"`
 }
+
+// The words of HAProxy.Map.
+const (
+	MapCurrent    = "current"     // file and memory are as decided, by reading back
+	MapNotCurrent = "not-current" // a warning of the node says why
+)
 
 // Node is one sidecar as this one sees it.
 type Node struct {

@@ -38,6 +38,7 @@ func RenderWhy(w io.Writer, s Status, history []Transition, sc Screen) error {
 		p.whySite(s, g, history, sc.Now)
 	}
 	p.whyNodes(s)
+	p.whyHAProxys(s)
 	if s.PausedUntil != nil {
 		p.paragraph("Automatic site decisions are paused " + pausedUntil(*s.PausedUntil, sc.Now) + ": an operator asked for it.")
 	}

@@ -105,6 +105,7 @@ var words = map[string]string{
 	"bad-answer":        "what answers at the socket is no Runtime API of HAProxy.",
 	"socket-unusable":   "HAProxy takes no new connection at its socket; one from before still answers.",
 	"not-admin":         "the socket of HAProxy is not of level admin.",
+	"map-not-current":   "the active-site map (TANDEM_MAP) is not as decided, in memory or on disk.",
 
 	// Virtual IPs.
 	"asked":                "the lease was given up on purpose.",

@@ -109,6 +109,8 @@ function nodeCard(s, n) {
     h('p', { class: 'fact' }, { lb: 'load balancer', witness: 'witness', site: 'site hooks' }[n.role] || 'role unknown', n.site && ` at ${n.site}`, n.voter ? '' : ' · no vote', n.name === s.node ? ' · this node' : n.age_ms < 0 ? ' · never heard' : ` · heard ${span(n.age_ms)} ago`),
     ha && h('p', { class: `fact ${n.alive && ha.alive && !ha.reason ? '' : 'bad'}` }, !n.alive ? 'HAProxy: unknown' : ha.alive ? `HAProxy ${ha.version}, pid ${ha.pid}${ha.reason ? `: ${ha.reason}` : ''}` : `HAProxy: ${ha.reason || 'down'}`),
     ha && n.alive && list(ha.each).map((one) => h('p', { class: `fact ${one.alive && !one.reason ? '' : one.aside ? 'warn' : 'bad'}` }, `${one.name}: ${one.reason || (one.alive ? `pid ${one.pid}` : 'down')}${one.aside ? ' (no virtual IP leads to it)' : ''}`)),
+    ha && n.alive && (ha.sessions_left > 0 || ha.sessions_closed > 0) && h('p', { class: 'fact' }, `sessions closed on drained servers: ${ha.sessions_closed || 0}, left at the last look: ${ha.sessions_left || 0}`),
+    ha && n.alive && ha.map && h('p', { class: `fact ${ha.map === 'current' ? '' : 'warn'}` }, `active-site map: ${ha.map}`),
     list(n.vips).length > 0 && h('p', { class: 'fact' }, 'carries ', h('b', null, n.vips.join(', '))),
     n.detail && (!n.alive || !n.eligible) && h('p', { class: 'fact bad' }, n.detail),
     list(n.warnings).map((w) => h('p', { class: 'fact warn' }, w)),
