@@ -1,11 +1,16 @@
 package cfgcheck
 
 import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"tandem/haproxy/haproxytest"
 )
@@ -61,7 +66,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"state file not loaded", "server-state-file /var/lib/haproxy/state", "", Error, "HAProxy does not load /var/lib/haproxy/state"},
 		{"another state file", "server-state-file /var/lib/haproxy/state", "server-state-file /other", Error, "HAProxy loads /other"},
 		{"backend does not load", "  load-server-state-from-file global\n", "", Error, "backend app does not load the server-state file"},
-		{"glob", "server b-1", "server c-1", "", ""},
+		{"glob of another backend only", "server b-1", "server c-1", "", ""},
 		{"glob of nothing", "3-4", "5-6", Error, "no server matches slots/b-4"},
 		{"agent", "server a-1 10.0.1.1:80", "server a-1 10.0.1.1:80 agent-check agent-port 1", Error, "app/a-1 has an agent-check"},
 		{"disabled", "server a-1 10.0.1.1:80", "server a-1 10.0.1.1:80 disabled", Warning, "app/a-1 is disabled"},
@@ -70,6 +75,9 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"retries", "retries 3", "retries 1", Warning, "again 1 times only"},
 		{"no check", "default-server check", "default-server", Error, "no health check on a-1, b-1"},
 		{"slow", "inter 200ms fall 2", "inter 2s", Warning, "more than a second"},
+		{"fast in transition only", "inter 200ms fall 2", "inter 2s fastinter 100ms fall 3", Warning, "more than a second"},
+		{"slow but for the transition", "inter 200ms fall 2", "inter 800ms fastinter 50ms fall 4", "", ""},
+		{"slow in transition", "inter 200ms fall 2", "inter 200ms fastinter 1s fall 2", Warning, "more than a second"},
 		{"defaults are slow", "inter 200ms fall 2", "", Warning, "more than a second"},
 		{"not observed", "observe layer4 error-limit 1 on-error mark-down", "", Advice, "judged by checks alone"},
 		{"map not used", "map(/etc/haproxy/site.map,app)", "map(/etc/haproxy/x.map,app)", Error, "no rule uses the map"},
@@ -87,12 +95,20 @@ func TestEachFaultIsFound(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if c.what == "" && len(findings) > 0 {
+				t.Fatalf("no fault, and found: %+v", findings)
+			}
 			if c.what == "" {
 				return
 			}
 			for _, f := range findings {
+				if f.Mend == "" || strings.Contains(f.What+f.Mend, "\n") {
+					t.Errorf("not a line each: %+v", f)
+				}
+			}
+			for _, f := range findings {
 				if strings.Contains(f.What, c.what) {
-					if f.Severity != c.severity || f.Mend == "" {
+					if f.Severity != c.severity {
 						t.Fatalf("%+v", f)
 					}
 					return
@@ -138,11 +154,67 @@ func TestGoodConfigurationIsGoodForHAProxy(t *testing.T) {
 	}
 }
 
+// TestDetectionOfHAProxyItself lets a server die right after a check, the worst
+// moment: HAProxy needs what is reckoned.
+func TestDetectionOfHAProxyItself(t *testing.T) {
+	const options = "check inter 1s fastinter 100ms fall 4"
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	died := make(chan time.Time, 1)
+	go func() {
+		for range 2 { // what comes at the start may come out of turn
+			conn, err := l.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = io.WriteString(conn, "HTTP/1.0 200 OK\r\n\r\n")
+			_ = conn.Close()
+		}
+		_ = l.Close()
+		died <- time.Now()
+	}()
+	t.Cleanup(func() { _ = l.Close() })
+	config := haproxytest.Global + "backend be\n  option httpchk GET /\n  server a-1 " + l.Addr().String() + " " + options + "\n"
+	p := haproxytest.Start(t, config)
+	var at time.Time
+	select {
+	case at = <-died:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("no second check: %s", p.Do("show servers state"))
+	}
+	for end := at.Add(20 * time.Second); !strings.Contains(p.Do("show stat be 4 -1"), ",DOWN,"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(p.Do("show stat be 4 -1"))
+		}
+	}
+	took := time.Since(at)
+	c, err := parse(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reckoned := c.backends[0].servers[0].detection()
+	t.Logf("took %v, reckoned %v", took, reckoned)
+	if reckoned != 1300*time.Millisecond || took < reckoned*9/10 || took > reckoned+1200*time.Millisecond {
+		t.Errorf("took %v, reckoned %v", took, reckoned)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	f.Add(good)
 	f.Add("global\n stats socket\nbackend x\n server\n")
 	f.Add("defaults\n default-server\nlisten l\n server-template x 0-99999999 :80\n")
-	f.Fuzz(func(_ *testing.T, text string) {
-		_, _ = Read(strings.NewReader(text), expect)
+	f.Fuzz(func(t *testing.T, text string) {
+		findings, err := Read(strings.NewReader(text), expect)
+		if err != nil && len(findings) > 0 {
+			t.Fatalf("%v, and %+v", err, findings)
+		}
+		for _, f := range findings {
+			if f.Mend == "" || strings.Contains(f.What+f.Mend, "\n") || f.Severity != Error && f.Severity != Warning && f.Severity != Advice {
+				t.Fatalf("%+v", f)
+			}
+		}
 	})
 }

@@ -51,18 +51,23 @@ type server struct {
 
 func (s server) has(option string) bool { _, ok := s.options[option]; return ok }
 
-// detection is how long HAProxy takes to notice that an idle server died.
+// detection is how long HAProxy takes at most to notice that an idle server died:
+// inter until the first check fails, and fastinter, which applies in transition,
+// for each of the others (HAProxy's manual, 5.2; measured in
+// TestDetectionOfHAProxyItself).
 func (s server) detection() time.Duration {
 	inter, fall := defaultInter, int64(defaultFall)
-	for _, option := range []string{"inter", "fastinter"} {
-		if d, ok := duration(s.options[option]); ok {
-			inter = d
-		}
+	if d, ok := duration(s.options["inter"]); ok && d > 0 {
+		inter = d
+	}
+	fast := inter
+	if d, ok := duration(s.options["fastinter"]); ok && d > 0 {
+		fast = d
 	}
 	if n, err := strconv.ParseInt(s.options["fall"], 10, 64); err == nil && n > 0 {
 		fall = n
 	}
-	return time.Duration(fall) * inter
+	return inter + time.Duration(fall-1)*fast
 }
 
 // duration reads a time as HAProxy does: milliseconds unless a unit stands
