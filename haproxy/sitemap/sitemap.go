@@ -36,6 +36,9 @@ const (
 	// How often memory and file are read again: a command that was
 	// given up may run later, and a reload starts from the file.
 	verify = 2 * time.Second
+	// An empty answer that took so long is none: client-native returns it as a
+	// success when its deadline of 30 s has passed.
+	tooSlow = 10 * time.Second
 )
 
 // Map keeps one map file and its copy in HAProxy's memory.
@@ -45,6 +48,7 @@ type Map struct {
 	changed      func(Status)
 	patience     time.Duration
 	verify       time.Duration
+	tooSlow      time.Duration
 
 	mu     sync.Mutex
 	want   map[string]string
@@ -66,7 +70,7 @@ func New(socket, path string, log *zap.Logger, changed func(Status)) *Map {
 	}
 	return &Map{
 		socket: socket, path: path, log: log, changed: changed,
-		patience: patience, verify: verify, wake: make(chan struct{}, 1),
+		patience: patience, verify: verify, tooSlow: tooSlow, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -112,11 +116,8 @@ func (m *Map) Run(ctx context.Context) {
 			m.tell(err)
 			continue
 		}
-		if err := m.keepFile(want); err != nil {
-			m.tell(err)
-			continue
-		}
-		if !m.attempt(ctx, want) {
+		// A file that cannot be written is no reason to send requests elsewhere now.
+		if !m.attempt(ctx, want, m.keepFile(want)) {
 			return
 		}
 	}
@@ -124,8 +125,9 @@ func (m *Map) Run(ctx context.Context) {
 
 // attempt brings memory up to date, and waits for that as long as patience
 // allows; if it takes longer, it waits until the attempt has come to its end, so
-// that there is never more than one. It returns false when the context ends.
-func (m *Map) attempt(ctx context.Context, want map[string]string) bool {
+// that there is never more than one. What came of the file is told with it. It
+// returns false when the context ends.
+func (m *Map) attempt(ctx context.Context, want map[string]string, file error) bool {
 	done := make(chan error, 1)
 	go func() { done <- m.keepMemory(want) }() // awaited below, or given up with the context
 	timer := time.NewTimer(m.patience)
@@ -135,18 +137,20 @@ func (m *Map) attempt(ctx context.Context, want map[string]string) bool {
 		case <-ctx.Done():
 			return false
 		case err := <-done:
-			m.tell(err)
+			m.tell(file, err)
 			return true
 		case <-timer.C:
-			m.tell(errors.New("haproxy does not answer; the map is tried again when it does"))
+			m.tell(file, errors.New("haproxy does not answer; the map is tried again when it does"))
 		}
 	}
 }
 
-func (m *Map) tell(err error) {
+// tell notes the new status, unless it is the old one.
+func (m *Map) tell(faults ...error) {
+	err := errors.Join(faults...)
 	s := Status{Current: err == nil}
 	if err != nil {
-		s.Detail = err.Error()
+		s.Detail = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	if s == m.status {
 		return
@@ -171,14 +175,13 @@ func (m *Map) keepMemory(want map[string]string) (err error) {
 	if err := api.Init(m.socket, 0, 0, options.RuntimeOptions{DoNotCheckRuntimeOnInit: true}); err != nil {
 		return err
 	}
-	have, err := api.ShowMapEntries(m.path)
+	have, err := m.entries(&api)
 	if err != nil {
-		return fmt.Errorf("read map %s: %w (does haproxy.cfg use a map of exactly this path?)", m.path, err)
+		return err
 	}
 	for _, key := range slices.Sorted(maps.Keys(want)) {
-		value, n := lookup(have, key)
-		switch {
-		case n == 1 && value == want[key]:
+		switch n, right := count(have, key, want[key]); {
+		case n > 0 && right == n:
 			continue
 		case n > 0:
 			err = api.SetMapEntry(m.path, key, want[key])
@@ -190,30 +193,50 @@ func (m *Map) keepMemory(want map[string]string) (err error) {
 			return fmt.Errorf("set %s in map %s: %w", key, m.path, err)
 		}
 	}
-	have, err = api.ShowMapEntries(m.path)
+	have, err = m.entries(&api)
 	if err != nil {
-		return fmt.Errorf("read back map %s: %w", m.path, err)
+		return fmt.Errorf("read back: %w", err)
 	}
-	for key, value := range want {
-		if got, n := lookup(have, key); n == 0 || got != value {
-			return fmt.Errorf("read back map %s: %s is %q, want %q", m.path, key, got, value)
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if n, right := count(have, key, want[key]); n == 0 || right != n {
+			return fmt.Errorf("read back map %s: %d of %d entries of %s are %s", m.path, right, n, key, want[key])
 		}
 	}
 	return nil
 }
 
-// lookup returns the first value of a key and how many entries it has. HAProxy
-// uses the first; `set map` changes all of them.
-func lookup(entries models.MapEntries, key string) (value string, n int) {
+// entries reads the map. One that is empty is believed only if HAProxy answered
+// at all: nothing and no answer look the same through client-native.
+func (m *Map) entries(api *runtime.SingleRuntime) (models.MapEntries, error) {
+	start := time.Now()
+	have, err := api.ShowMapEntries(m.path)
+	if err != nil {
+		return nil, fmt.Errorf("read map %s: %w (does haproxy.cfg use a map of exactly this path?)", m.path, err)
+	}
+	if len(have) > 0 {
+		return have, nil
+	}
+	if took := time.Since(start); took >= m.tooSlow {
+		return nil, fmt.Errorf("read map %s: no answer within %s", m.path, took.Round(time.Millisecond))
+	}
+	if _, err := api.GetMap(m.path); err != nil {
+		return nil, fmt.Errorf("read map %s: no answer, or haproxy.cfg uses no map of exactly this path: %w", m.path, err)
+	}
+	return nil, nil
+}
+
+// count returns how many entries a key has, and how many of them have the value.
+// HAProxy uses the first; `set map` changes all of them.
+func count(entries models.MapEntries, key, value string) (n, right int) {
 	for _, e := range entries {
 		if e.Key == key {
-			if n == 0 {
-				value = e.Value
-			}
 			n++
+			if e.Value == value {
+				right++
+			}
 		}
 	}
-	return value, n
+	return n, right
 }
 
 // keepFile writes the file if it differs, and keeps its other lines.

@@ -1,7 +1,12 @@
 package sitemap
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"tandem/haproxy/haproxytest"
@@ -112,6 +118,213 @@ func TestHalfALineIsNoPanic(t *testing.T) {
 	m := New(fake.Socket, "/x.map", zaptest.NewLogger(t), nil)
 	if err := m.keepMemory(map[string]string{"default": "a"}); err == nil || !strings.Contains(err.Error(), "not understood") {
 		t.Fatal(err)
+	}
+}
+
+// HAProxy says that it has set the value, and shows the old one.
+func TestWhatIsNotReadBackIsNotBelieved(t *testing.T) {
+	fake := haproxytest.StartFake(t)
+	fake.Answer("show map", "0x1 default b\n")
+	fake.Answer("set map", "")
+	m := New(fake.Socket, "/x.map", zaptest.NewLogger(t), nil)
+	if err := m.keepMemory(map[string]string{"default": "a"}); err == nil || !strings.Contains(err.Error(), "read back map /x.map: 0 of 1 entries of default are a") {
+		t.Fatal(err)
+	}
+}
+
+// answering answers each connection after a time with a text, whatever is asked,
+// and keeps what was asked.
+func answering(t *testing.T, after time.Duration, text string) (socket string, asked func() []string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "map") //nolint:usetesting // short: the path of a socket has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket = filepath.Join(dir, "s")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan string, 100)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			lines <- line
+			time.Sleep(after)
+			_, _ = io.WriteString(conn, text)
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-done
+		_ = os.RemoveAll(dir)
+	})
+	return socket, func() []string {
+		var all []string
+		for len(lines) > 0 {
+			all = append(all, <-lines)
+		}
+		return all
+	}
+}
+
+// Through client-native a HAProxy that does not answer has an empty map, after
+// 30 s: then nothing must be added to it.
+func TestNoAnswerIsNoEmptyMap(t *testing.T) {
+	for name, c := range map[string]struct {
+		after time.Duration
+		text  string
+		want  string
+	}{
+		"late":    {300 * time.Millisecond, "\n\n", "no answer within"},
+		"hung up": {0, "", "no answer, or"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			socket, asked := answering(t, c.after, c.text)
+			m := New(socket, "/x.map", zap.NewNop(), nil)
+			m.tooSlow = 200 * time.Millisecond
+			err := m.keepMemory(map[string]string{"default": "a"})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("want %q: %v", c.want, err)
+			}
+			for _, line := range asked() {
+				if !strings.Contains(line, "show map") {
+					t.Errorf("sent %q", line)
+				}
+			}
+		})
+	}
+}
+
+func TestAnEmptyMapIsFilled(t *testing.T) {
+	k := keep(t)
+	k.p.Do("clear map " + k.path)
+	k.Set(map[string]string{"default": "a"})
+	k.until(true)
+	if got := k.memory(); !strings.Contains(got, `value="a"`) {
+		t.Fatalf("memory: %s", got)
+	}
+}
+
+// Two entries of a key with the right value are right: setting them again would
+// never end.
+func TestTwoEntriesOfAKey(t *testing.T) {
+	k := keep(t)
+	k.p.Do("add map " + k.path + " default b")
+	k.p.Do("add map " + k.path + " default c")
+	k.Set(map[string]string{"default": "a"})
+	k.until(true)
+	if got := strings.Count(k.p.Do("show map "+k.path), " default a\n"); got != 2 {
+		t.Fatalf("%d entries are right: %s", got, k.p.Do("show map "+k.path))
+	}
+	fake := haproxytest.StartFake(t)
+	fake.Answer("show map", "0x1 default a\n0x2 default a\n")
+	fake.Answer("set map", "[3]: not to be sent\n")
+	m := New(fake.Socket, "/x.map", zaptest.NewLogger(t), nil)
+	if err := m.keepMemory(map[string]string{"default": "a"}); err != nil {
+		t.Fatal(err)
+	}
+	fake.Answer("show map", "0x1 default a\n0x2 default b\n")
+	if err := m.keepMemory(map[string]string{"default": "a"}); err == nil || !strings.Contains(err.Error(), "not to be sent") {
+		t.Fatal(err)
+	}
+}
+
+// A disk that is full must not send requests to the wrong site.
+func TestMemoryIsKeptThoughTheFileCannotBe(t *testing.T) {
+	k := keep(t)
+	k.Set(map[string]string{"default": "a"})
+	k.until(true)
+	if err := os.Mkdir(k.path+".tmp", 0o700); err != nil { // where the new file is to be written
+		t.Fatal(err)
+	}
+	k.Set(map[string]string{"default": "b"})
+	if s := k.until(false); !strings.Contains(s.Detail, "write map file") {
+		t.Errorf("%+v", s)
+	}
+	if got := k.memory(); !strings.Contains(got, `value="b"`) {
+		t.Errorf("memory: %s", got)
+	}
+	if err := os.Remove(k.path + ".tmp"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	k.until(true)
+	if file, err := os.ReadFile(k.path); err != nil || !strings.Contains(string(file), "default b\n") {
+		t.Errorf("file: %q, %v", file, err)
+	}
+}
+
+func TestReloadKeepsTheValue(t *testing.T) {
+	k := keep(t)
+	k.Set(map[string]string{"default": "b"})
+	k.until(true)
+	before := k.p.PID()
+	if after := k.p.Reload(); after == before {
+		t.Fatal("not reloaded")
+	}
+	if got := k.memory(); !strings.Contains(got, `value="b"`) {
+		t.Fatalf("memory of the new process: %s", got)
+	}
+}
+
+// example is the configuration that the documentation gives in a section.
+func example(t *testing.T, heading string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "haproxy-operators.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(b), "\n"+heading+"\n")
+	_, block, begun := strings.Cut(section, "```haproxy\n")
+	block, _, ended := strings.Cut(block, "```")
+	if !found || !begun || !ended {
+		t.Fatalf("no example under %q", heading)
+	}
+	return block
+}
+
+// TestExampleOfTheDocumentation asks through the rules that the documentation
+// gives, while a and then b is active.
+func TestExampleOfTheDocumentation(t *testing.T) {
+	port := haproxytest.Ports(t, 1)[0]
+	rules := strings.NewReplacer("/etc/haproxy/site.map", "{dir}/site.map", "bind :80", "bind 127.0.0.1:"+port).Replace(example(t, "## Rules that follow the decision"))
+	config := haproxytest.Global + rules
+	for _, site := range []string{"a", "b"} {
+		config += "backend app_" + site + "\n  http-request return status 200 content-type text/plain lf-string \"" + site + " %[req.hdr(X-Active-Site)]\"\n"
+	}
+	p := haproxytest.New(t, config)
+	path := filepath.Join(p.Dir, "site.map")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Start()
+	ask := func(want string) {
+		t.Helper()
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		resp, err := client.Get("http://127.0.0.1:" + port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err = errors.Join(err, resp.Body.Close()); err != nil || string(body) != want {
+			t.Errorf("got %q, %v; want %q", body, err, want)
+		}
+	}
+	ask("a none") // nothing decided yet: the default of the rule
+	m := New(p.Socket, path, zaptest.NewLogger(t), nil)
+	for _, site := range []string{"a", "b", "a"} {
+		want := map[string]string{"default": site}
+		if err := errors.Join(m.keepFile(want), m.keepMemory(want)); err != nil {
+			t.Fatal(err)
+		}
+		ask(site + " " + site)
 	}
 }
 
