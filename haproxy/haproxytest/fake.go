@@ -234,8 +234,6 @@ func (f *Fake) carryOut(command string) (int, string) {
 	}
 	words := strings.Fields(command)
 	switch {
-	case command == "":
-		return 0, ""
 	case command == "show info":
 		return 0, f.info()
 	case command == "show cli level":
@@ -252,7 +250,7 @@ func (f *Fake) carryOut(command string) (int, string) {
 		len(words) >= 4 && words[0] == "shutdown" && words[1] == "sessions":
 		return f.set(command, words)
 	}
-	return 6, "Unknown command: '" + words[0] + "', but maybe one of the following ones is a better match:\n"
+	return 6, "Unknown command: '" + command + "', but maybe one of the following ones is a better match:\n"
 }
 
 func (f *Fake) find(name string) *FakeServer {
@@ -300,14 +298,33 @@ func (f *Fake) set(command string, words []string) (int, string) {
 		if words[3] == "state" {
 			return 3, "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n"
 		}
-		weight, err := strconv.Atoi(words[4])
-		if err != nil {
-			return 3, "Malformed weight string.\n"
+		weight, complaint := weigh(words[4], s.InitialWeight)
+		if complaint != "" {
+			return 3, complaint
 		}
 		s.Weight = weight
 	}
 	f.log = append(f.log, command)
 	return 0, ""
+}
+
+// weigh reads a weight, which may be relative to the one of the configuration.
+func weigh(word string, initial int) (weight int, complaint string) {
+	digits := strings.TrimRightFunc(word, func(r rune) bool { return r < '0' || r > '9' })
+	n, err := strconv.Atoi(digits)
+	switch rest := word[len(digits):]; {
+	case err != nil:
+		return 0, "Empty weight string empty or preceded by garbage"
+	case rest == "%" && n < 0:
+		return 0, "Relative weight must be positive.\n"
+	case rest == "%":
+		return min(initial*n/100, 256), ""
+	case n < 0 || n > 256:
+		return 0, "Absolute weight can only be between 0 and 256 inclusive.\n"
+	case rest != "":
+		return 0, "Trailing garbage in weight string"
+	}
+	return n, ""
 }
 
 func (f *Fake) info() string {
@@ -347,27 +364,44 @@ func (f *Fake) summary() string {
 			continue
 		}
 		done = append(done, s.Backend)
-		active := 0
+		active, weight := 0, 0
 		for _, o := range f.servers {
-			if o.Backend == s.Backend && o.Oper == 2 && o.Admin&^4 == 0 && o.Weight > 0 {
+			if o.Backend == s.Backend && o.usable() {
 				active++
+				weight += o.Weight
 			}
 		}
 		status := "UP"
 		if active == 0 {
 			status = "DOWN"
 		}
-		fmt.Fprintf(&b, "%s,BACKEND,0,%s,%d,%d,0\n", s.Backend, status, active, active)
+		fmt.Fprintf(&b, "%s,BACKEND,0,%s,%d,%d,0\n", s.Backend, status, weight, active)
 	}
 	return b.String()
 }
 
+// usable says whether the server gets new requests.
+func (s *FakeServer) usable() bool { return s.Oper == 2 && s.Admin&^4 == 0 && s.Weight > 0 }
+
+// status is the word of `show stat` for a server without checks.
+func (s *FakeServer) status() string {
+	switch {
+	case s.Admin&0x63 != 0:
+		return "MAINT"
+	case s.Oper == 0:
+		return "DOWN"
+	case s.Admin&0x18 != 0:
+		return "DRAIN"
+	}
+	return "no check"
+}
+
 func (f *Fake) stat(backend string) string {
 	var b strings.Builder
-	b.WriteString("# pxname,svname,scur\n")
+	b.WriteString("# pxname,svname,scur,status,weight,act,bck\n")
 	for _, s := range f.servers {
 		if s.Backend == backend {
-			fmt.Fprintf(&b, "%s,%s,0\n", s.Backend, s.Server)
+			fmt.Fprintf(&b, "%s,%s,0,%s,%d,1,0\n", s.Backend, s.Server, s.status(), s.Weight)
 		}
 	}
 	return b.String()

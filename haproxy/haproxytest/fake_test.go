@@ -2,6 +2,7 @@ package haproxytest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,7 +26,20 @@ var script = []string{
 	"set server be/off state drain", "show servers state",
 	"set server be/off state maint", "show servers state",
 	"set server be/off state drain", "show servers state",
-	"set server be/b-1 weight 0", "show servers state",
+	"show stat be 4 -1", "show stat -1 2 -1",
+	"set server be/b-1 weight 0", "show servers state", "show stat be 4 -1", "show stat -1 2 -1",
+	"set server be/b-1 weight 50%", "show servers state", // of a weight of 1: 0
+	"set server be/w-1 weight 50%", "show servers state", "show stat be 4 -1", "show stat -1 2 -1",
+	"set server be/w-1 weight 200%", "show servers state", "show stat -1 2 -1",
+	"set server be/w-1 weight 9000%", "show servers state",
+	"set server be/w-1 weight -1%", "set server be/w-1 weight 257", "set server be/w-1 weight -1",
+	"set server be/w-1 weight x", "set server be/w-1 weight 5x", "set server be/w-1 weight 5%x", "set server be/w-1 weight %", "show servers state",
+	"set server be/w-1 weight 0%", "show servers state", "show stat be 4 -1", "show stat -1 2 -1",
+	"set server be/w-1 weight 100%", "show servers state",
+	"set server be/a-1 state drain", "set server be/w-1 state drain", "show stat be 4 -1", "show stat -1 2 -1",
+	"set server be/off state maint", "show stat be 4 -1", "show stat -1 2 -1",
+	"set server be/a-1 state ready", "show stat be 4 -1", "show stat -1 2 -1",
+	"set server be/w-1 state ready", "set server be/off state drain",
 	"set server be/b-1 state drain", "set server be/b-1 state ready", "show servers state",
 	"set server be/a-1 state bogus",
 	"set server be/nosuch state drain",
@@ -42,18 +56,25 @@ var script = []string{
 	"show stat -1 2 -1",
 	"show stat be 4 -1",
 	"prompt;show cli level;set server be/a-1 state ready;set server be/nosuch state ready;quit",
+	// Several lines in one write.
+	"prompt\nset server be/a-1 state drain\nset server be/w-1 state drain\nshow cli level\nset server be/nosuch state ready\nquit",
+	"show servers state",
+	"prompt\nset severity-output number\nset server be/nosuch state drain\n\nshow cli level\nset server be/a-1 state ready\nset server be/w-1 state bogus\nquit",
+	"show servers state",
 }
 
 const real = Global + `
 backend be
   server a-1 127.0.0.1:9
   server b-1 127.0.0.1:9
+  server w-1 127.0.0.1:9 weight 10
   server off 127.0.0.1:9 disabled
 `
 
 func startFakeLike(t *testing.T) *Fake {
 	t.Helper()
-	f := StartFake(t, "be/a-1", "be/b-1", "be/off")
+	f := StartFake(t, "be/a-1", "be/b-1", "be/w-1", "be/off")
+	f.Edit("be/w-1", func(s *FakeServer) { s.Weight, s.InitialWeight = 10, 10 })
 	f.Edit("be/off", func(s *FakeServer) { s.Admin = 5 })
 	return f
 }
@@ -126,7 +147,7 @@ func comparable(line, answer string) string {
 		for l := range strings.Lines(rest) {
 			l = strings.TrimSpace(l)
 			for i, v := range strings.Split(l, ",") {
-				if i < len(names) && (names[i] == "pxname" || names[i] == "svname" || names[i] == "scur") {
+				if i < len(names) && slices.Contains([]string{"pxname", "svname", "scur", "status", "weight", "act", "bck"}, names[i]) {
 					b.WriteString(v + " ")
 				}
 			}
