@@ -1,11 +1,16 @@
 package haproxy
 
 import (
+	"errors"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Seeds are what the versions at hand printed: testdata/haproxy-*/*.txt.
@@ -70,10 +75,98 @@ func FuzzParseInfo(f *testing.F) {
 
 func FuzzSummary(f *testing.F) {
 	seeds(f, "show-stat-backends.txt", "show-stat-servers.txt")
-	f.Fuzz(func(_ *testing.T, s string) {
-		_, _ = Summary(s)
-		_ = ParseSessions(s, make(map[ServerID]int))
+	f.Add("# bck,act,weight,status,pxname\n0,1,1,UP,be\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		if got, err := Summary(s); err == nil && got != plainSummary(s) {
+			t.Fatalf("got\n%s\nwant\n%s", got, plainSummary(s))
+		}
+		once, twice := make(map[ServerID]int), make(map[ServerID]int)
+		if ParseSessions(s, once) != nil {
+			return
+		}
+		if err := errors.Join(ParseSessions(s, twice), ParseSessions(s, twice)); err != nil {
+			t.Fatal(err)
+		}
+		for id, n := range once {
+			if twice[id] != 2*n {
+				t.Fatalf("%v: %d, and %d when added twice", id, n, twice[id])
+			}
+		}
 	})
+}
+
+// plainSummary is Summary without its shortcuts.
+func plainSummary(s string) string {
+	header, rest, _ := strings.Cut(s, "\n")
+	names := strings.Split(strings.TrimPrefix(header, "# "), ",")
+	var b strings.Builder
+	for line := range strings.Lines(rest) {
+		words := strings.Split(line, ",")
+		for n, name := range names {
+			if n < len(words) && slices.Index(names, name) == n && slices.Contains([]string{"pxname", "status", "weight", "act", "bck"}, name) {
+				b.WriteString(words[n] + ",")
+			}
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// However the bytes arrive, the answers are the same: what stands before each
+// prompt, and nothing of what stands behind the last.
+func FuzzAnswers(f *testing.F) {
+	seeds(f, "show-servers-state.txt", "errors.txt")
+	f.Add("a\n> b\n> ")
+	f.Add("\n> \n> \n\n> >\n>\n> ")
+	f.Add("\n\n> \n> \n")
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, prompts := range []string{s, strings.ReplaceAll(s, "\n", prompt)} {
+			want := strings.Split(prompts, prompt)
+			want = want[:len(want)-1]
+			for _, piece := range []int{1, 2, 3, 7, 4096, len(prompts) + 1} {
+				if len(prompts)/piece > 2000 {
+					continue // a byte at a time of what is long only takes long
+				}
+				if got := answers(t, prompts, piece); !slices.Equal(got, want) {
+					t.Fatalf("in pieces of %d\ngot  %q\nwant %q", piece, got, want)
+				}
+			}
+		}
+	})
+}
+
+// answers are what a conversation makes of bytes that arrive in pieces, until
+// they end.
+func answers(t *testing.T, s string, piece int) []string {
+	t.Helper()
+	here, there := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for part := range slices.Chunk([]byte(s), piece) {
+			if _, err := there.Write(part); err != nil {
+				return
+			}
+		}
+		_ = there.Close()
+	}()
+	defer func() {
+		_ = here.Close()
+		<-done
+	}()
+	c := &conversation{conn: here, silence: patience, until: time.Now().Add(patience)}
+	var got []string
+	before := ""
+	for {
+		answer, err := c.answer(before)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
+			return got
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, before = append(got, answer), answer
+	}
 }
 
 func FuzzComplaint(f *testing.F) {

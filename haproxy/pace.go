@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -99,6 +100,7 @@ func Summary(raw string) (string, error) {
 		}
 		wanted = append(wanted, at)
 	}
+	last := slices.Max(wanted)
 	var b strings.Builder
 	for line := range strings.Lines(rest) {
 		field := 0
@@ -109,7 +111,7 @@ func Summary(raw string) (string, error) {
 					b.WriteByte(',')
 				}
 			}
-			if field++; field > wanted[len(wanted)-1] {
+			if field++; field > last {
 				break
 			}
 		}
