@@ -27,6 +27,7 @@ type machine struct {
 
 	proxy *proxy
 	hand  *hand
+	hooks *commands
 	hung  bool // HAProxy stands still
 }
 
@@ -155,7 +156,10 @@ func newArena(t *testing.T, seed uint64, change func(name string, c *agent.Confi
 		a.sight.Unlock()
 		d.Now = func() time.Duration { h.wait(); return now() }
 		d.Addresses, d.LB = h, balancer{h}
-		d.Hooks = newCommands(name, log, func() time.Duration { return rand.N(300 * time.Millisecond) })
+		a.sight.Lock()
+		m.hooks = newCommands(name, log, func() time.Duration { return rand.N(300 * time.Millisecond) })
+		a.sight.Unlock()
+		d.Hooks = m.hooks
 	})
 	return a
 }
@@ -184,6 +188,16 @@ func (a *arena) serving(lb string) (sites []string) {
 	return sites
 }
 
+// starting lists the sites that are being started beside a load balancer whose
+// sidecar lives and has had the time to end what it must.
+func (a *arena) starting(lb string) []string {
+	m := a.machines[lb]
+	if h := m.hand; h.is(&h.dead) || h.frozen() || time.Since(h.wokeAt()) < 100*time.Millisecond+killing {
+		return nil
+	}
+	return m.hooks.starting()
+}
+
 // referee looks until the story is over.
 func (a *arena) referee(ctx context.Context) {
 	look := func() {
@@ -193,6 +207,11 @@ func (a *arena) referee(ctx context.Context) {
 		all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(one, two))))
 		if len(all) > 1 && a.both == "" {
 			a.both = fmt.Sprintf("after %v: lb1 → %v, lb2 → %v", time.Since(a.start), one, two)
+		}
+		for _, lb := range arenaLBs {
+			if s := a.starting(lb); len(s) > 0 && a.both == "" && slices.ContainsFunc(all, func(x string) bool { return !slices.Contains(s, x) }) {
+				a.both = fmt.Sprintf("after %v: %s starts %v, served is %v", time.Since(a.start), lb, s, all)
+			}
 		}
 		if len(all) == 1 && all[0] != a.served {
 			a.served = all[0]
@@ -458,19 +477,37 @@ func playArena(t *testing.T, seed uint64) int {
 }
 
 // TestTheArenaCatches shows that the referee does see what must not be: a
-// decider that does not wait for a load balancer that it cannot hear, and a
-// HAProxy that wakes with the address and with what it knew before.
+// decider that does not wait for a load balancer that it cannot hear, a HAProxy
+// that wakes with the address and with what it knew before, and a takeover that
+// was cancelled and goes on.
 func TestTheArenaCatches(t *testing.T) {
 	for name, tc := range map[string]struct {
 		isolated time.Duration
+		hooks    []string
 		play     func(*arena)
 	}{
-		"a decider that does not wait": {time.Millisecond, func(a *arena) {
+		"a decider that does not wait": {time.Millisecond, nil, func(a *arena) {
 			a.net.Cut(addresses["lb1"], addresses["lb2"])
 			a.machines["lb1"].proxy.servers("a-", false)
 			time.Sleep(5 * time.Second)
 		}},
-		"a HAProxy that wakes": {isolatedAfter, func(a *arena) {
+		"a takeover that goes on": {isolatedAfter, []string{"takeover"}, func(a *arena) {
+			take := func(d time.Duration) {
+				for _, lb := range arenaLBs {
+					h := a.machines[lb].hooks
+					h.mu.Lock()
+					h.stays, h.takes = true, func() time.Duration { return d }
+					h.mu.Unlock()
+				}
+			}
+			take(30 * time.Second)
+			a.command("lb1", "takeover", "b")
+			time.Sleep(time.Second)
+			take(0)
+			a.command("lb1", "takeover", "a")
+			time.Sleep(20 * time.Second)
+		}},
+		"a HAProxy that wakes": {isolatedAfter, nil, func(a *arena) {
 			a.command("lb1", "takeover", "b")
 			a.until("b served", 10*time.Second, func() bool { s, _ := a.seen(); return s == "b" })
 			p := a.machines["lb1"].proxy
@@ -486,7 +523,7 @@ func TestTheArenaCatches(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := newArena(t, 1, func(_ string, c *agent.Config) { c.Sites.IsolatedAfter, c.Hooks = tc.isolated, nil })
+				a := newArena(t, 1, func(_ string, c *agent.Config) { c.Sites.IsolatedAfter, c.Hooks = tc.isolated, tc.hooks })
 				a.until("lb1 holds", 10*time.Second, func() bool { return a.machines["lb1"].holds("default") })
 				defer a.open()()
 				tc.play(a)

@@ -23,6 +23,7 @@ type commands struct {
 	log   *journal
 	takes func() time.Duration
 	fails map[site.HookKind]site.Reason // with that word; the others succeed
+	stays bool                          // they cannot be killed
 	done  chan agent.HookResult
 
 	mu      sync.Mutex
@@ -47,11 +48,12 @@ func (c *commands) Start(run site.HookRun) {
 	c.log.add("%s: starts %s", c.node, run.ID)
 	r := &running{run: run, kill: make(chan struct{})}
 	c.running[run.ID] = r
-	go func() { c.done <- c.live(r) }() // within takes
+	takes := c.takes()
+	go func() { c.done <- c.live(r, takes) }() // within takes
 }
 
-func (c *commands) live(r *running) agent.HookResult {
-	timer := time.NewTimer(c.takes())
+func (c *commands) live(r *running, takes time.Duration) agent.HookResult {
+	timer := time.NewTimer(takes)
 	defer timer.Stop()
 	res := agent.HookResult{Run: r.run, OK: c.fails[r.run.Kind] == "", Err: c.fails[r.run.Kind]}
 	select {
@@ -83,7 +85,7 @@ func (c *commands) end(which func(site.HookRun) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range c.running {
-		if which(r.run) {
+		if which(r.run) && !c.stays {
 			select {
 			case <-r.kill:
 			default:
@@ -95,6 +97,18 @@ func (c *commands) end(which func(site.HookRun) bool) {
 
 // Done implements agent.Hooks.
 func (c *commands) Done() <-chan agent.HookResult { return c.done }
+
+// starting lists the sites whose takeover hooks run.
+func (c *commands) starting() (sites []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.running {
+		if r.run.Kind == site.HookTakeover && !slices.Contains(sites, r.run.Site) {
+			sites = append(sites, r.run.Site)
+		}
+	}
+	return sites
+}
 
 // ran lists what was started, each time.
 func (c *commands) ran() []string { c.mu.Lock(); defer c.mu.Unlock(); return slices.Clone(c.started) }
