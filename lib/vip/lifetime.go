@@ -32,6 +32,26 @@ const (
 	extendEvery = 350 * time.Millisecond
 )
 
+const (
+	// The constant quiet4 is the overrun of IPv4 when no other address comes meanwhile.
+	quiet4 = 340 * time.Millisecond
+	// The constant lastsOn is how much of a lifetime must be left to do without an
+	// extension: that of two renewals and a slow third.
+	lastsOn = 600 * time.Millisecond
+)
+
+// outlasts says whether an address without the gate, given another second, could
+// be there after the deadline, as after a renewal that was acknowledged late. The
+// lifetime that it has ends before that; while it lasts on, it is left as it is.
+func outlasts(six bool, lives, deadline, now time.Duration) bool {
+	late := quiet4
+	if six {
+		late = overrun6
+	}
+	left := lives - now
+	return now+time.Second+late > deadline && left > lastsOn && left <= time.Second
+}
+
 func overrun(six bool) time.Duration {
 	if six {
 		return overrun6

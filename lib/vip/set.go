@@ -118,10 +118,13 @@ func (m *Manager) takeUp(g *group, now time.Duration) error {
 }
 
 // put has the kernel keep the address until shortly after the deadline (with
-// the gate) or at most until the deadline (without), and calls the kernel only
-// when that is not so already.
+// the gate) or at most until the deadline (without; see outlasts), and calls the
+// kernel only when that is not so already.
 func (m *Manager) put(c *carried, deadline, now time.Duration) error {
 	if m.fence == FenceGate && c.up && now-c.extended < extendEvery && c.lives > deadline && c.lives <= deadline+2*time.Second {
+		return nil
+	}
+	if m.fence != FenceGate && c.up && outlasts(c.ip().Is6(), c.lives, deadline, now) {
 		return nil
 	}
 	life := lifetime(m.fence, c.ip().Is6(), deadline-now)

@@ -242,7 +242,11 @@ func TestLostGateIsSaidAndComesBack(t *testing.T) {
 	must(t, m.Set("web", hold(c.at+500*ms)))
 	k.refuse["nft"] = unix.EPERM
 	c.at += 100 * ms
+	k.take()
 	must(t, m.Set("web", hold(c.at+500*ms)))
+	if got := k.take(); strings.Count(got, "valid_lft 1 ") != 2 { // what was the backstop is the fence now
+		t.Errorf("the lifetimes are not shortened: %s", got)
+	}
 	if s := m.Status(); s.Fence != FenceLifetime || s.FenceWhy == "" || s.MinLease != minLease6 {
 		t.Errorf("%+v", s)
 	}
@@ -327,6 +331,48 @@ func TestLifetimes(t *testing.T) {
 		if got := lifetime(c.fence, c.six, c.left); got != c.want {
 			t.Errorf("%s, IPv6 %v, %s left: %d s, want %d", c.fence, c.six, c.left, got, c.want)
 		}
+	}
+}
+
+// A renewal that is acknowledged late leaves less time than the kernel needs for
+// its second: another one would outlast the deadline.
+func TestLateAcknowledgementDoesNotExtendBeyondTheDeadline(t *testing.T) {
+	for name, c := range map[string]struct {
+		address string
+		lease   time.Duration
+		least   time.Duration // the time left with which a second surely ends in time
+	}{
+		"IPv4": {"10.77.0.100/32", minLease4, 1340 * ms},
+		"IPv6": {"fd77::100/128", minLease6, 2500 * ms},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, k, at := fixture(t, FenceLifetime, c.address)
+			extended := func(left time.Duration) bool {
+				t.Helper()
+				must(t, m.Set("web", hold(at.at+left)))
+				return strings.Contains(k.take(), "replace")
+			}
+			if !extended(c.lease) {
+				t.Fatal("not taken up")
+			}
+			for i, step := range []struct {
+				after, left time.Duration
+				want        bool
+			}{
+				{200 * ms, c.lease - 10*ms, true},
+				{200 * ms, c.least, true},
+				{200 * ms, c.least - ms, false},
+				{200 * ms, c.lease, true},
+				{100 * ms, 300 * ms, false},
+				{299 * ms, 300 * ms, false},
+				{ms, 300 * ms, true}, // it would run out while the lease is ours
+			} {
+				at.at += step.after
+				if got := extended(step.left); got != step.want {
+					t.Errorf("step %d, %s left: extended %v", i, step.left, got)
+				}
+			}
+		})
 	}
 }
 
