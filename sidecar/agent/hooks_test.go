@@ -139,6 +139,26 @@ func (s *staged) deps(name string, d *agent.Deps) {
 	}
 }
 
+// apps are the settings of a cluster in which app-b is a machine of the
+// applications, without a vote and without a HAProxy.
+func (s *staged) apps(order site.Order) (func(string, *agent.Config), func(string, *agent.Deps)) {
+	edit := func(name string, c *agent.Config) {
+		s.edit(name, c)
+		c.Sites.Order = order
+		if c.Voters = []string{"lb1", "lb2", "witness"}; name == "app-b" {
+			c.Role = agent.RoleSite
+		}
+	}
+	return edit, func(name string, d *agent.Deps) {
+		if s.deps(name, d); name == "app-b" {
+			d.LB, d.Addresses = nil, nil
+		}
+	}
+}
+
+// withApps are the nodes of such a cluster.
+var withApps = []string{"lb1", "lb2", "witness", "app-b"}
+
 // order checks that lines with these beginnings are there, in this order.
 func (s *staged) order(t *testing.T, want ...string) {
 	t.Helper()
@@ -223,6 +243,23 @@ func TestWhoIsCutOffEndsItsHooks(t *testing.T) {
 	})
 }
 
+// TestALongHookIsLeftInPeace: on a machine of the applications, which has no
+// vote, a takeover runs for longer than any lease; and the witness is away.
+func TestALongHookIsLeftInPeace(t *testing.T) {
+	s := stage(map[string]string{"app-b": "b"}, map[string]time.Duration{"b": 20 * time.Second}, "takeover")
+	edit, deps := s.apps(site.Exclusive)
+	bubbleWith(t, withApps, edit, deps, func(c *cluster) {
+		c.ready()
+		c.takeover("b")
+		c.until("b is being started", 3*time.Second, s.started("app-b", "takeover/default/b"))
+		c.net.Isolate(addresses["witness"])
+		c.until("b routed", 25*time.Second, c.routed("b-1 b-2"))
+		if ran := s.on["app-b"].ran(); len(ran) != 1 || strings.Contains(s.log.text(), "superseded") {
+			t.Errorf("want one takeover, not ended by anybody:\n%s", s.log.text())
+		}
+	})
+}
+
 // TestAHookThatWasEndedIsRunAgain: lb2 was cut off for long enough to end its
 // hook, and is back before it counts as lost: the switch goes on.
 func TestAHookThatWasEndedIsRunAgain(t *testing.T) {
@@ -299,18 +336,8 @@ func deciderDies(t *testing.T, auto bool, at time.Duration) *staged {
 	t.Helper()
 	takes := map[string]time.Duration{"a": 50 * time.Millisecond, "b": 50 * time.Millisecond}
 	s := stage(map[string]string{"lb1": "a", "lb2": "b", "app-b": "b"}, takes, "precheck", "takeover", "renounce", "notify")
-	edit := func(name string, c *agent.Config) {
-		s.edit(name, c)
-		if c.Voters = []string{"lb1", "lb2", "witness"}; name == "app-b" {
-			c.Role = agent.RoleSite
-		}
-	}
-	deps := func(name string, d *agent.Deps) {
-		if s.deps(name, d); name == "app-b" {
-			d.LB, d.Addresses = nil, nil
-		}
-	}
-	bubbleWith(t, []string{"lb1", "lb2", "witness", "app-b"}, edit, deps, func(c *cluster) {
+	edit, deps := s.apps(site.Overlap)
+	bubbleWith(t, withApps, edit, deps, func(c *cluster) {
 		c.ready()
 		time.Sleep(time.Second)
 		if auto {
@@ -378,19 +405,9 @@ func TestAPrecheckMayVeto(t *testing.T) {
 // begin again with them, and what bears the number of an old job is another one.
 func TestHooksRunAgainWhenAllVotersHaveForgotten(t *testing.T) {
 	s := stage(map[string]string{"app-b": "b"}, map[string]time.Duration{"b": 50 * time.Millisecond}, "takeover")
-	voters := []string{"lb1", "lb2", "witness"}
-	edit := func(name string, c *agent.Config) {
-		s.edit(name, c)
-		if c.Voters = voters; name == "app-b" {
-			c.Role = agent.RoleSite
-		}
-	}
-	deps := func(name string, d *agent.Deps) {
-		if s.deps(name, d); name == "app-b" {
-			d.LB, d.Addresses = nil, nil
-		}
-	}
-	bubbleWith(t, append(slices.Clone(voters), "app-b"), edit, deps, func(c *cluster) {
+	edit, deps := s.apps(site.Overlap)
+	bubbleWith(t, withApps, edit, deps, func(c *cluster) {
+		voters := withApps[:3]
 		c.ready()
 		c.takeover("b")
 		c.until("b routed", 5*time.Second, c.routed("b-1 b-2"))
