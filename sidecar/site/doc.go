@@ -43,7 +43,9 @@
 //     Decided with the epoch. Only one proposal is under way at a time; if
 //     none comes back within a second the same one is proposed again.
 //  4. Output.Hooks go to a live node of HookRun.Site (to any, if TANDEM_SITE
-//     is not used); exactly one HookDone comes back for each: the result, or
+//     is not used), to the one that has taken the same ID already if there is
+//     one, and not before those of lower epochs of the group have ended;
+//     exactly one HookDone comes back for each: the result, or
 //     node-lost when that node died, or no-node when there is none. Retries of
 //     a failing command are the runner's business, not this package's.
 //  5. At Output.Wake at the latest: Tick.
