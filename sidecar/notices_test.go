@@ -24,7 +24,12 @@ func TestTheNotifyHookGetsWhatMovesAnAddress(t *testing.T) {
 		`echo "$TANDEM_EVENT $TANDEM_GROUP [$TANDEM_ADDRESSES] $TANDEM_FROM $TANDEM_TO $TANDEM_EPOCH $TANDEM_REASON $TANDEM_PLANNED $TANDEM_NODE [$TANDEM_SITE]" >>` + file +
 			`; [ "$TANDEM_EVENT" != hold ] || { echo no permission; exit 4; }`,
 	}}
+	var with, without agent.Deps
+	newHooks(config.Config{HookTakeover: config.Commands{"true"}}, zap.NewNop(), nil).join(&without)
 	h := newHooks(cfg, zap.NewNop(), prometheus.NewRegistry())
+	if h.join(&with); with.Notifier == nil || without.Notifier != nil || without.Hooks == nil {
+		t.Fatalf("with a notify hook %v, without %v", with.Notifier, without.Notifier)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var group errgroup.Group
 	group.Go(func() error { return h.runner.Run(ctx) })

@@ -237,9 +237,24 @@ func TestWithoutTheGateYieldingIsShort(t *testing.T) {
 	}
 }
 
+// measured compares what tandem_vip_fence says with the fence in force.
+func measured(t *testing.T, m *Manager, want Fence) {
+	t.Helper()
+	for _, f := range []Fence{FenceGate, FenceLifetime, FenceNone} {
+		v := 0.0
+		if f == want {
+			v = 1
+		}
+		if got := testutil.ToFloat64(m.metrics.fences.WithLabelValues(string(f))); got != v {
+			t.Errorf("tandem_vip_fence for %s is %v, want %v", f, got, v)
+		}
+	}
+}
+
 func TestLostGateIsSaidAndComesBack(t *testing.T) {
 	m, k, c := fixture(t, FenceGate, "10.77.0.100/32", "fd77::100/128")
 	must(t, m.Set("web", hold(c.at+500*ms)))
+	measured(t, m, FenceGate)
 	k.refuse["nft"] = unix.EPERM
 	c.at += 100 * ms
 	k.take()
@@ -250,12 +265,14 @@ func TestLostGateIsSaidAndComesBack(t *testing.T) {
 	if s := m.Status(); s.Fence != FenceLifetime || s.FenceWhy == "" || s.MinLease != minLease6 {
 		t.Errorf("%+v", s)
 	}
+	measured(t, m, FenceLifetime)
 	delete(k.refuse, "nft")
 	c.at += 2 * time.Second
 	must(t, m.Set("web", hold(c.at+3*time.Second)))
 	if s := m.Status(); s.Fence != FenceGate || s.MinLease != 0 {
 		t.Errorf("%+v", s)
 	}
+	measured(t, m, FenceGate)
 	if a, b := (<-m.Events()).Kind, (<-m.Events()).Kind; a != ReasonGateLost || b != ReasonGateBack {
 		t.Error(a, b)
 	}

@@ -214,6 +214,37 @@ func TestAStopWaitsForTheNotifyHook(t *testing.T) {
 	}
 }
 
+// TestAfterTheHealThePairsWinnerTellsAgain: both told the provider that they
+// hold the address, and whose word came last is not known.
+func TestAfterTheHealThePairsWinnerTellsAgain(t *testing.T) {
+	hooks := map[string]*teller{}
+	bubbleWith(t, []string{"lb1", "lb2"}, pair, func(name string, d *agent.Deps) {
+		hooks[name] = newTeller(50 * time.Millisecond)
+		d.Notifier = hooks[name]
+	}, func(c *cluster) {
+		t := c.t
+		c.until("lb1 hears of it", 10*time.Second, func() bool { return hooks["lb1"].events() == "take-up" })
+		c.until("all healthy", 5*time.Second, func() bool { return c.nodes["lb1"].Status().Health == status.Healthy })
+		c.net.Isolate(addresses["lb1"])
+		c.alone = true // the link is cut, both live: the price of two voters
+		c.until("lb2 goes on alone", 5*time.Second, func() bool { return hooks["lb2"].events() == "take-up" })
+		healed := time.Now()
+		c.net.Heal()
+		c.until("one holder after the heal", 5*time.Second, func() bool { return len(c.holders()) == 1 })
+		time.Sleep(2 * time.Second)
+		for name, h := range hooks {
+			all := h.heard()
+			last, want := all[len(all)-1], agent.NoticeLetGo
+			if c.held(name)() {
+				want = agent.NoticeTakeUp
+			}
+			if last.Event != want || last.at.Before(healed) || last.Reason != "pair-healed" {
+				t.Errorf("%s heard %s (%s) last, %s after the heal, want %s", name, last.Event, last.Reason, last.at.Sub(healed), want)
+			}
+		}
+	})
+}
+
 // TestAnObserverRunsNoNotifyHook: it touches nothing.
 func TestAnObserverRunsNoNotifyHook(t *testing.T) {
 	hooks := []*teller{}
