@@ -114,7 +114,7 @@ func (s *spawner) close() {
 func (l *Lab) start(n *Node, spec Spec) (*Proc, error) {
 	args := append([]string{"ip", "netns", "exec", n.NS}, spec.Args...)
 	cmd := exec.Command(args[0], args[1:]...) //nolint:noctx // it outlives any context; Close ends it
-	cmd.Env = append(os.Environ(), spec.Env...)
+	cmd.Env = append(environ(), spec.Env...)
 	cmd.Dir = n.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	r, w, err := os.Pipe()
@@ -251,4 +251,10 @@ func (l *Lab) Log(node, name string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// environ is this process's environment without what tandem would read: a node
+// of the lab is configured by the lab alone.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TANDEM_") })
 }

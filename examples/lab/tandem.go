@@ -121,7 +121,7 @@ func (l *Lab) Tandem(ctx context.Context, node string, args ...string) (string, 
 	}
 	n := l.Node(node)
 	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", n.NS, t.Program}, args...)...)
-	cmd.Env = append(os.Environ(), t.environment(l, n)...)
+	cmd.Env = append(environ(), t.environment(l, n)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
