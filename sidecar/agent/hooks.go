@@ -196,7 +196,15 @@ func (a *Agent) receiveHook(body []byte) {
 // result again. One that a later epoch has overtaken is refused, or ended.
 func (a *Agent) startHook(run site.HookRun, from string, epoch uint64) {
 	a.dirty = true
+	told := epoch
 	epoch = max(epoch, a.hookFence(run))
+	if from != a.cfg.Node && told <= run.Epoch && run.Epoch < epoch {
+		// Who asks takes the order for one of the present decision, and this node
+		// knows a later one. One of the two has yet to hear something: that epochs
+		// begin again, or that it decides no more. The order is repeated.
+		a.ignored("hook-of-another-epoch")
+		return
+	}
 	a.hookFrom[run.ID] = from
 	if done, ok := a.hooksRun[run.ID]; ok {
 		if done != nil {
