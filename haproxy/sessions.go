@@ -58,7 +58,7 @@ func (k *closer) run(c *conversation, w *worker, desired Desired) error {
 	for _, id := range targets {
 		if n := current[id]; n > 0 {
 			k.left += n
-			commands = append(commands, "shutdown sessions server "+id.String())
+			commands = append(commands, shutdown(id))
 		}
 	}
 	if len(commands) == 0 {
@@ -68,15 +68,19 @@ func (k *closer) run(c *conversation, w *worker, desired Desired) error {
 	if err != nil {
 		return err
 	}
-	if len(complaints) > 0 {
-		w.log.Warn("sessions not shut", zap.String("command", complaints[0].Command), zap.String("answer", complaints[0].Text))
-		return nil
+	shut := k.left
+	for _, refused := range complaints {
+		w.log.Warn("sessions not shut", zap.String("command", refused.Command), zap.String("answer", refused.Text))
+		shut -= current[targets[slices.IndexFunc(targets, func(id ServerID) bool { return shutdown(id) == refused.Command })]]
 	}
-	k.closed += uint64(k.left)
-	w.i.metrics.sessions.Add(float64(k.left))
-	w.log.Info("sessions left on drained servers shut", zap.Int("sessions", k.left), zap.Int("servers", len(commands)))
+	k.closed += uint64(shut)
+	w.i.metrics.sessions.Add(float64(shut))
+	w.log.Info("sessions left on drained servers shut", zap.Int("sessions", shut), zap.Int("servers", len(commands)-len(complaints)))
 	return nil
 }
+
+// shutdown is the command that cuts the sessions of a server.
+func shutdown(id ServerID) string { return "shutdown sessions server " + id.String() }
 
 // closable are the servers that are drained, by tandem, under a rule that says
 // Close.

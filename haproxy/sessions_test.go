@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -176,4 +177,50 @@ func TestNothingIsAppliedWhileReconcilingFails(t *testing.T) {
 	})
 	fake.Answer("show stat be", "# pxname,svname,scur\nbe,a-1,0\nbe,b-1,0\n")
 	i.until("applied", func(o Observation) bool { return o.Applied == 3 })
+}
+
+// One server that cannot be cut, since it was deleted a moment ago, takes nothing
+// from the others.
+func TestSessionsThatCouldNotBeCutAreNotCounted(t *testing.T) {
+	fake := haproxytest.StartFake(t, "be/a-1", "be/a-2", "be/b-1")
+	fake.Answer("show stat be", "# pxname,svname,scur\nbe,a-1,5\nbe,a-2,2\nbe,b-1,9\n")
+	fake.Answer("shutdown sessions server be/a-1", "[3]: No such server.\n")
+	i := run(t, Config{Socket: fake.Socket})
+	i.applied(toB)
+	i.Set(closing(3))
+	o, _ := i.until("counted", func(o Observation) bool { return o.SessionsClosed > 0 })
+	if o.SessionsClosed != 2 || o.SessionsLeft != 7 || o.Applied != 3 {
+		t.Errorf("%d closed, %d left, epoch %d applied", o.SessionsClosed, o.SessionsLeft, o.Applied)
+	}
+	for _, line := range fake.Log() {
+		if line == shutdown(ServerID{"be", "b-1"}) {
+			t.Error("sessions of the active site were cut")
+		}
+	}
+}
+
+// Of many backends all are asked for at once.
+func TestSessionsOfManyBackends(t *testing.T) {
+	config := haproxytest.Global
+	var servers []string
+	for n := range manyBackends + 1 {
+		name := "be" + strconv.Itoa(n)
+		config += haproxytest.Backend(name, 1)
+		servers = append(servers, name)
+	}
+	p := haproxytest.Start(t, config)
+	c := open(t, p.Socket)
+	var targets []ServerID
+	for _, name := range servers {
+		targets = append(targets, ServerID{name, "a-1"})
+	}
+	current, err := sessions(c, targets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range targets {
+		if n, ok := current[id]; !ok || n != 0 {
+			t.Errorf("%s: %d sessions, found %v", id, n, ok)
+		}
+	}
 }

@@ -207,7 +207,7 @@ func (k *checker) backend(b backend) {
 		k.find(Warning, "retries 3", "backend %s tries a connection again %d times only", b.name, b.retries)
 	}
 	if b.cookie {
-		k.find(Advice, "set TANDEM_DRAIN_TIMEOUT to close what is left, or use a short maxlife in the cookie line",
+		k.find(Advice, "set TANDEM_DRAIN_TIMEOUT to close what is left, let rules that follow TANDEM_MAP drop the cookie (docs/haproxy-operators.md), or use a short maxlife in the cookie line",
 			"backend %s has cookie persistence: clients with a cookie stay on a drained site while it is up", b.name)
 	}
 	var unchecked, slow, unobserved []string

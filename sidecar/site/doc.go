@@ -72,5 +72,8 @@
 //     a decider's crash, exactly once otherwise. Its epoch fences it.
 //   - Hooks are about sites: a switch of an independent backend runs none, since
 //     a broker that fails over must not start the other site's applications.
+//   - Connections are closed on drained sites only, never on one that serves or
+//     that a switch goes to; on the one left, after Config.DrainTimeout or when
+//     nobody sees it usable, and from then on until it serves again.
 //   - Every decision, every stay and every refusal carries a [Reason].
 package site
