@@ -224,3 +224,32 @@ func TestSessionsOfManyBackends(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkSessions: looking for sessions on the drained half of the servers, as
+// is done once a second under TANDEM_DRAIN_TIMEOUT.
+func BenchmarkSessions(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			p := servers(b, n)
+			c := open(b, p.Socket)
+			c.silence = patience
+			table, _, err := c.servers(nil, "")
+			if err != nil {
+				b.Fatal(err)
+			}
+			var targets []ServerID
+			for _, s := range table {
+				if Match("*/b-*", s.ServerID) {
+					targets = append(targets, s.ServerID)
+				}
+			}
+			before := cpu(b, p.PID())
+			for b.Loop() {
+				if _, err := sessions(c, targets); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64((cpu(b, p.PID())-before).Microseconds())/float64(b.N)/1000, "haproxy-ms/op")
+		})
+	}
+}
