@@ -54,7 +54,9 @@ func (m *Machine) item(voter int, it *Item) {
 	case KindPrepare, KindPropose, KindRelease:
 		m.onRequest(r, m.from.Node, it)
 	case KindInform:
-		if it.Ballot.Owner() == m.from {
+		// An announcement passes from node to node and may be old. A voter hears
+		// holders themselves, and must not let go for the sake of a dead one.
+		if m.self < 0 && it.Ballot.Owner() == m.from {
 			m.hear(r, it)
 		}
 	case KindPromise:

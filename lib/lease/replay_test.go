@@ -135,3 +135,24 @@ func TestACounterThatCouldWrapIsRefused(t *testing.T) {
 		t.Error("a record with such a ballot was taken")
 	}
 }
+
+// An announcement of a holder of an earlier time, which a follower passes on when
+// all voters have forgotten it, does not make the present holder let go.
+func TestAVoterLetsGoForNoAnnouncement(t *testing.T) {
+	p := &play{silent: true}
+	do := playing(t, p)
+	do("cluster voters=(a,b,w) lease=500ms", "start a", "start b", "start w", "stand b", "run 3s", "propose b value=x", "run 100ms")
+	b := p.w.node("b")
+	old, ok := b.m.Announcement(b.local(p.w.now))
+	if !ok {
+		t.Fatal("b announces nothing")
+	}
+	old.Items[0].Ballot.Counter = 100 // so that it is the higher one
+	do("crash a", "crash b", "crash w", "run 1s", "start a", "start b", "start w", "stand b willing=no", "stand a", "run 3s")
+	holds(t, p, "a")
+	p.w.node("a").deliver(old)
+	holds(t, p, "a")
+	if got := p.w.node("a").m.resource("vip").decided; got.Value.Epoch != 0 {
+		t.Errorf("a believes %v, of which it was only told", got)
+	}
+}

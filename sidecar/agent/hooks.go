@@ -78,7 +78,9 @@ func (a *Agent) sendHook(run site.HookRun, node string) {
 		a.startHook(run, node, 0)
 		return
 	}
-	a.send(node, kindHook, hookOrder{envelope: a.envelope(node), Run: run, Epoch: a.hookFence(run)})
+	a.send(node, kindHook, hookOrder{
+		envelope: a.envelope(node), Run: run, Epoch: a.hookFence(run), Decider: bootName(a.decided.Ballot.Incarnation),
+	})
 }
 
 // hookNode chooses who runs a hook: a live node that stands in the site; if no
@@ -189,22 +191,30 @@ func (a *Agent) receiveHook(body []byte) {
 		a.ignored("earlier-boot") // an order without the addressee's boot could be a replay
 		return
 	}
+	if !a.sameDecision(m) {
+		a.ignored("hook-of-another-decision")
+		return
+	}
 	a.startHook(m.Run, m.From, m.Epoch)
+}
+
+// sameDecision reports whether who asks for a hook and this node go by decisions
+// of the same decider and, if who asks takes the hook for one of the present
+// decision, this node knows none later. Else one of the two has yet to hear
+// something: that another decides, or that epochs begin again. The order is
+// repeated until they agree.
+func (a *Agent) sameDecision(m hookOrder) bool {
+	if known := !a.decided.Ballot.IsZero(); known && m.Decider != "" && m.Decider != bootName(a.decided.Ballot.Incarnation) {
+		return false
+	}
+	return m.Epoch > m.Run.Epoch || m.Run.Epoch >= a.hookFence(m.Run)
 }
 
 // startHook runs an order once; a repetition of one that has ended gets its
 // result again. One that a later epoch has overtaken is refused, or ended.
 func (a *Agent) startHook(run site.HookRun, from string, epoch uint64) {
 	a.dirty = true
-	told := epoch
 	epoch = max(epoch, a.hookFence(run))
-	if from != a.cfg.Node && told <= run.Epoch && run.Epoch < epoch {
-		// Who asks takes the order for one of the present decision, and this node
-		// knows a later one. One of the two has yet to hear something: that epochs
-		// begin again, or that it decides no more. The order is repeated.
-		a.ignored("hook-of-another-epoch")
-		return
-	}
 	a.hookFrom[run.ID] = from
 	if done, ok := a.hooksRun[run.ID]; ok {
 		if done != nil {

@@ -123,6 +123,8 @@ type hookOrder struct {
 
 	Run   site.HookRun `json:"run"`
 	Epoch uint64       `json:"epoch,omitempty"`
+	// Decider is the boot of the process under whose ballot the decision was made.
+	Decider string `json:"decider,omitempty"`
 }
 
 // hookDone reports the end of a hook order.
