@@ -114,6 +114,17 @@ func (s *stage) open(ctx context.Context) error {
 	if err := s.await(ctx, 30*time.Second, "site a active", func() error { return s.activeAt(ctx, "a") }); err != nil {
 		return err
 	}
+	// Whoever of the two was up first has the address; the rows begin with lb1.
+	if err := s.await(ctx, 30*time.Second, "the address at lb1", func() error {
+		if s.Holder() == "lb2" {
+			if _, err := s.Tandem(ctx, "lb2", "move", "--to", "lb1"); err != nil {
+				return err
+			}
+		}
+		return s.holds("lb1")
+	}); err != nil {
+		return err
+	}
 	// An operator's work on the servers outside, which must outlive everything.
 	for _, lb := range lab.LBs() {
 		for _, c := range []string{"set server bot/bot-2 state drain", "set server sql/sql-2 state maint"} {
