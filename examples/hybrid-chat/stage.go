@@ -78,6 +78,19 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	return s, nil
 }
 
+// beginAtLB1 moves the address to lb1 if the other was up first: that is where
+// the rows begin.
+func (s *stage) beginAtLB1(ctx context.Context) error {
+	return s.await(ctx, 30*time.Second, "the address at lb1", func() error {
+		if s.Holder() == "lb2" {
+			if _, err := s.Tandem(ctx, "lb2", "move", "--to", "lb1"); err != nil {
+				return err
+			}
+		}
+		return s.holds("lb1")
+	})
+}
+
 func (s *stage) open(ctx context.Context) error {
 	for i, node := range []string{"a", "b"} {
 		for _, port := range []string{":8086", ":5433"} {
@@ -114,15 +127,7 @@ func (s *stage) open(ctx context.Context) error {
 	if err := s.await(ctx, 30*time.Second, "site a active", func() error { return s.activeAt(ctx, "a") }); err != nil {
 		return err
 	}
-	// Whoever of the two was up first has the address; the rows begin with lb1.
-	if err := s.await(ctx, 30*time.Second, "the address at lb1", func() error {
-		if s.Holder() == "lb2" {
-			if _, err := s.Tandem(ctx, "lb2", "move", "--to", "lb1"); err != nil {
-				return err
-			}
-		}
-		return s.holds("lb1")
-	}); err != nil {
+	if err := s.beginAtLB1(ctx); err != nil {
 		return err
 	}
 	// An operator's work on the servers outside, which must outlive everything.
