@@ -78,6 +78,25 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	return s, nil
 }
 
+// openOutside starts the services that no site runs.
+func (s *stage) openOutside(ctx context.Context) error {
+	for i, node := range []string{"a", "b"} {
+		for _, port := range []string{":8086", ":5433"} {
+			l, err := s.Listen(ctx, node, port)
+			if err != nil {
+				return err
+			}
+			s.outside = append(s.outside, l)
+			if port == ":8086" {
+				go answer(l, "bot-"+strconv.Itoa(i+1))
+			} else {
+				go greet(l)
+			}
+		}
+	}
+	return nil
+}
+
 // beginAtLB1 moves the address to lb1 if the other was up first: that is where
 // the rows begin.
 func (s *stage) beginAtLB1(ctx context.Context) error {
@@ -92,19 +111,8 @@ func (s *stage) beginAtLB1(ctx context.Context) error {
 }
 
 func (s *stage) open(ctx context.Context) error {
-	for i, node := range []string{"a", "b"} {
-		for _, port := range []string{":8086", ":5433"} {
-			l, err := s.Listen(ctx, node, port)
-			if err != nil {
-				return err
-			}
-			s.outside = append(s.outside, l)
-			if port == ":8086" {
-				go answer(l, "bot-"+strconv.Itoa(i+1))
-			} else {
-				go greet(l)
-			}
-		}
+	if err := s.openOutside(ctx); err != nil {
+		return err
 	}
 	s.platform = &platform{stage: s}
 	if err := s.platform.up(ctx); err != nil {
