@@ -23,7 +23,7 @@ const (
 	ReasonRefused    Reason = "refused"           // nobody listens at the socket
 	ReasonDied       Reason = "died"              // the connection that was held has ended
 	ReasonHung       Reason = "hung"              // no answer for the timeout
-	ReasonStopping   Reason = "stopping"          // the process is on its way out
+	ReasonStopping   Reason = "haproxy-stopping"  // the process is on its way out
 	ReasonBadAnswer  Reason = "bad-answer"        // what answers is no HAProxy Runtime API
 	ReasonSocketGone Reason = "socket-unusable"   // alive, but only a connection held from before answers
 	ReasonNotAdmin   Reason = "not-admin"         // alive, but the socket's level forbids changes

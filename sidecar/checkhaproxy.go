@@ -169,7 +169,7 @@ func (c *checker) directories() {
 	}
 	c.writable("TANDEM_SOCKET", filepath.Dir(c.cfg.Socket), true)
 	for _, path := range c.cfg.StateFiles {
-		c.writable("TANDEM_STATE_FILE", filepath.Dir(path), false)
+		c.writable("TANDEM_STATE_FILE", filepath.Dir(path), filepath.Clean(filepath.Dir(path)) == filepath.Clean(c.cfg.StateDir))
 	}
 	for _, path := range c.cfg.Maps {
 		c.writable("TANDEM_MAP", filepath.Dir(path), false)

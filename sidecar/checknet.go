@@ -265,6 +265,17 @@ func (c *checker) held(group string) bool {
 	return false
 }
 
+// silent names the voters that the running sidecar does not hear.
+func (c *checker) silent() string {
+	var out []string
+	for _, n := range c.status.Nodes {
+		if n.Voter && !n.Alive {
+			out = append(out, n.Name+" ("+n.Reason+")")
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
 func (c *checker) stranger(ctx context.Context, a config.Address) {
 	if _, err := net.InterfaceByName(a.Interface); err != nil {
 		return // told already
@@ -277,6 +288,8 @@ func (c *checker) stranger(ctx context.Context, a config.Address) {
 		c.ok("address", "nobody answers for %s", a.Prefix.Addr())
 	case c.status == nil:
 		c.note("address", fmt.Sprintf("%s answers for %s", at, a.Prefix.Addr()), "if that is no node of the cluster, another machine has this address: remove it there, or choose another (TANDEM_VIPS)")
+	case c.silent() != "":
+		c.note("address", fmt.Sprintf("%s answers for %s; the sidecar does not hear %s, which may hold it by right", at, a.Prefix.Addr(), c.silent()), "mend that first; see `tandem why`")
 	default:
 		c.fault("address", fmt.Sprintf("%s answers for %s, which no node of the cluster holds", at, a.Prefix.Addr()), "another machine has this address: remove it there, choose another (TANDEM_VIPS), or take it up all the same with `tandem move --force`")
 	}

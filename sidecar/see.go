@@ -153,6 +153,9 @@ func (p *program) historyCommand() *cobra.Command {
 			}
 			sc := p.screen()
 			sc.Now = time.Now()
+			if sc.Width == 0 {
+				sc.Width = piped // whoever filters it wants all of it
+			}
 			return status.RenderHistory(p.stdout, h.Transitions, sc)
 		},
 	}
@@ -179,3 +182,6 @@ func (p *program) whyCommand() *cobra.Command {
 		},
 	}
 }
+
+// piped is how wide a table is that no terminal shows: nothing is cut.
+const piped = 400

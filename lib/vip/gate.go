@@ -304,6 +304,10 @@ func (m *Manager) resetLeft(g *group) {
 		total += n
 		errs = append(errs, err)
 	}
+	if total == 0 && errors.Join(errs...) == nil {
+		m.log.Info("virtual IPs: move ended, no connection was left", zap.String("group", g.name))
+		return
+	}
 	detail := fmt.Sprintf("%d connections left after the grace were reset", total)
 	if err := errors.Join(errs...); err != nil {
 		detail = fmt.Sprintf("%s; %v", detail, err)

@@ -5,8 +5,10 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"tandem/lib/gossip"
 	"tandem/sidecar/site"
 	"tandem/sidecar/status"
 )
@@ -137,6 +139,20 @@ func (a *Agent) noMajority() *status.Result {
 	heard, need := a.votersHeard(now), a.needed()
 	if heard >= need || now-a.started < commandTimeout {
 		return nil
+	}
+	var apart []string // they answer, and are therefore not down
+	for _, v := range a.cfg.Voters {
+		reason, _ := a.whySilent(v)
+		if v != a.cfg.Node && slices.Contains([]string{string(gossip.ReasonWrongKey), string(gossip.ReasonOtherCluster)}, reason) {
+			apart = append(apart, v+" ("+reason+")")
+		}
+	}
+	if len(apart) > 0 {
+		return &status.Result{
+			Reason: refusedNoMajority,
+			Message: fmt.Sprintf("%d of %d voters are heard, %d are needed to decide anything. %s: they answer, so they are not down, and one of them may hold what you ask for. Mend the key or the cluster's name of the node that is the odd one out (TANDEM_KEY or TANDEM_KEY_FILE, TANDEM_CLUSTER; `tandem keys` compares)",
+				heard, len(a.cfg.Voters), need, strings.Join(apart, ", ")),
+		}
 	}
 	return &status.Result{
 		Reason: refusedNoMajority,

@@ -172,7 +172,7 @@ func (a *Agent) releaseHook(now time.Duration, id string, w hookWait) {
 	}
 	for _, b := range before {
 		delete(a.orders, b.run.ID)
-		a.log.Warn("overtaken hook does not end", zap.String("id", b.run.ID), zap.String("node", b.node))
+		a.log.Warn("overtaken hook does not end", zap.String("id", b.run.ID), zap.String("at", b.node))
 	}
 	delete(a.orders, id)
 	a.dispatchHook(now, w.run)

@@ -79,6 +79,10 @@ func (a *Agent) inUse(g *group) string {
 	if g.claimed == "" {
 		return ""
 	}
+	if silent := a.silentVoters(); len(silent) > 0 {
+		return fmt.Sprintf("%s is not taken up: %s, and this node does not hear %s: that may be one of them, which holds it by right. Mend that first; see `tandem why`",
+			g.name, g.claimed, strings.Join(silent, ", "))
+	}
 	return fmt.Sprintf("%s is not taken up: %s, and no node of the cluster holds it. Remove it there, or take it up all the same: tandem move %s --to %s --force",
 		g.name, g.claimed, g.name, a.cfg.Node)
 }
@@ -88,4 +92,18 @@ func (a *Agent) inUse(g *group) string {
 func (a *Agent) takeUpByForce(g *group, c status.Command) {
 	a.noteFor(status.Transition{Resource: g.resource, Event: "move", To: c.To, Epoch: g.epoch, Reason: string(moveCommand), Detail: "by force: " + g.claimed, Actor: c.Actor}, c.ID)
 	g.moveID, g.moveTo, g.force, a.dirty = c.ID, c.To, true, true
+}
+
+// silentVoters names the other voters that are not heard, with the reason.
+func (a *Agent) silentVoters() []string {
+	var out []string
+	now := a.deps.Now()
+	for _, v := range a.cfg.Voters {
+		if v == a.cfg.Node || a.alive(v, now) {
+			continue
+		}
+		reason, _ := a.whySilent(v)
+		out = append(out, v+" ("+reason+")")
+	}
+	return out
 }

@@ -75,6 +75,19 @@ func TestAddressOfAStrangerIsReportedAndNotTakenUp(t *testing.T) {
 	})
 }
 
+// Who does not hear the others must not be advised to remove the address from one
+// of them, nor to take it up besides.
+func TestAStrangerMayBeAPeerThatIsNotHeard(t *testing.T) {
+	withStranger(t, func(c *cluster) {
+		c.net.Isolate(addresses["lb1"])
+		c.until("lb1 says whom it does not hear", 10*time.Second, func() bool {
+			text := strings.Join(c.nodes["lb1"].Status().Problems, "\n")
+			return strings.Contains(text, "does not hear lb2 (") && strings.Contains(text, "witness (") &&
+				!strings.Contains(text, "--force") && !strings.Contains(text, "Remove it there")
+		})
+	})
+}
+
 // By force it is taken up, asked on any node; and once the cluster holds it, a
 // failover asks nobody.
 func TestAddressOfAStrangerIsTakenUpByForce(t *testing.T) {
