@@ -40,7 +40,7 @@ var modelRuns = []modelRun{
 	{"quarantine shortened", "lease.pml", "MUTANT_QUARANTINE " + two, true, false},
 	{"ballots used again", "lease.pml", "MUTANT_BALLOTS_AGAIN LEASE=1 BALLOTS=2 VOTER_RESTARTS=0", true, true},
 	{"release ignores the ballot", "lease.pml", "MUTANT_RELEASE_ANY " + three, true, false},
-	{"late renewal under a released ballot", "lease.pml", "MUTANT_LATE_RENEWAL " + two, true, false},
+	{"late renewal under a released ballot", "lease.pml", "MUTANT_LATE_RENEWAL " + three, true, false},
 	{"accepted by a voter that promised higher", "value.pml", "MUTANT_PROMISED_HIGHER", true, false},
 	{"value of the first reply", "value.pml", "MUTANT_FIRST_REPLY", true, false},
 	{"value of the highest epoch", "value.pml", "MUTANT_HIGHEST_EPOCH", true, false},

@@ -90,7 +90,7 @@ var mutants = []mutant{
 		change: func(r *rules) {
 			r.prefer = func(c, best Record, first bool) bool { return first || c.Value.Epoch > best.Value.Epoch }
 		},
-		breaks: decisions, seeds: 500, first: 25,
+		breaks: decisions, seeds: 500, first: 130,
 	},
 	{
 		name:   "late renewal accepted under a released ballot (A3)",
