@@ -36,9 +36,10 @@ MQ_TOOLS    := $(LAB_TOOLS) java:default-jre-headless activemq:activemq
 DOCKER_TOOLS := docker-compose:docker-compose debootstrap:debootstrap
 TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus
 
-# Packages whose tests use the kernel, a real HAProxy or real time: one after
-# the other, so that they do not starve each other.
-REAL         := ./examples/... ./haproxy/... ./lib/vip/...
+# Packages whose tests use the kernel, a real HAProxy or real time. The labs come
+# one after the other, so that they do not starve each other; the rest mostly waits.
+LABS         := ./examples/...
+REAL         := ./haproxy/... ./lib/vip/...
 LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover
 REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 
@@ -129,7 +130,8 @@ test-unit:
 
 test-real:
 	@$(GO) run ./examples/pair able || echo '*** WHOLE-SYSTEM TESTS ARE LEFT OUT: no network namespaces here ***'
-	$(GO) test -p 1 $(TESTFLAGS) $(REAL)
+	$(GO) test -p 1 $(TESTFLAGS) $(LABS)
+	$(GO) test -p 2 $(TESTFLAGS) $(REAL)
 
 lint: $(LINT)
 	@if [ -x $(LINT) ]; then $(LINT) run ./...; else \
