@@ -710,6 +710,35 @@ func TestFailbackDoesNotFlap(t *testing.T) {
 	}
 }
 
+// TestTheDelayOfAFailbackBeginsAnew with each tenure: what the preferred node was
+// when this one held the last time says nothing of now, when it has just died.
+func TestTheDelayOfAFailbackBeginsAnew(t *testing.T) {
+	short := func(_ string, c *agent.Config) {
+		// A lease so short that lb2 takes up while lb1 still passes for alive.
+		c.VIPFailback, c.Tuning = 5*time.Second, lease.Tuning{Fixed: 200 * time.Millisecond}
+	}
+	inBubble(t, short, func(c *cluster) {
+		t := c.t
+		c.nodes["lb1"].proxy.die("refused")
+		c.until("lb2 takes over", 2*time.Second, c.held("lb2"))
+		c.nodes["lb1"].proxy.back()
+		time.Sleep(2 * time.Second) // the delay has begun
+		if r, err := c.nodes["lb2"].Do(t.Context(), status.Command{Kind: "move", To: "lb1"}); err != nil || !r.OK {
+			t.Fatalf("move: %+v %v", r, err)
+		}
+		c.until("lb1 holds", 2*time.Second, c.held("lb1"))
+		time.Sleep(10 * time.Second)
+		takeUps := func() int { return strings.Count(c.log.text(), "lb2: default holding") }
+		before := takeUps()
+		c.net.Isolate(addresses["lb1"])
+		c.until("lb2 takes over again", 3*time.Second, c.held("lb2"))
+		time.Sleep(3 * time.Second)
+		if n := takeUps() - before; n != 1 || !c.held("lb2")() {
+			t.Errorf("lb2 took the address up %d times, want once: it handed it to a node that is cut off\n%s", n, c.log.text())
+		}
+	})
+}
+
 // TestAPeersReturnIsAnsweredByTheHolder: whoever was cut off with it may have
 // heard nobody, or somebody else.
 func TestAPeersReturnIsAnsweredByTheHolder(t *testing.T) {

@@ -185,6 +185,7 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 	now := a.deps.Now()
 	again := g.holding
 	g.holding, g.deadline, g.yieldUntil = true, t.Deadline, 0
+	g.preferredOKSince = 0 // the delay of a failback begins anew
 	g.since, g.lastHolder = now, a.cfg.Node
 	g.predecessor, g.strays, g.straysUntil, g.sawYield = "", hops{}, 0, false
 	if t.Planned && t.Predecessor != "" && t.Predecessor != a.cfg.Node && a.cfg.MoveGrace > 0 {
