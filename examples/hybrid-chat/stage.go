@@ -154,7 +154,7 @@ func (s *stage) open(ctx context.Context) error {
 	for _, lb := range lab.LBs() {
 		s.before[lb] = len(s.Log(lb, "haproxy"))
 	}
-	return s.Settled(ctx, 30*time.Second)
+	return s.Settled(ctx, time.Minute)
 }
 
 // Close ends everything.
