@@ -130,8 +130,7 @@ test-unit:
 
 test-real:
 	@$(GO) run ./examples/pair able || echo '*** WHOLE-SYSTEM TESTS ARE LEFT OUT: no network namespaces here ***'
-	$(GO) test -p 1 $(TESTFLAGS) $(LABS)
-	$(GO) test -p 2 $(TESTFLAGS) $(REAL)
+	@failed=0; set -x; $(GO) test -p 1 $(TESTFLAGS) $(LABS) || failed=1; $(GO) test -p 2 $(TESTFLAGS) $(REAL) || failed=1; exit $$failed
 
 lint: $(LINT)
 	@if [ -x $(LINT) ]; then $(LINT) run ./...; else \
