@@ -304,12 +304,13 @@ func (m *Manager) resetLeft(g *group) {
 		total += n
 		errs = append(errs, err)
 	}
-	if total == 0 && errors.Join(errs...) == nil {
+	err := errors.Join(errs...)
+	if total == 0 && err == nil {
 		m.log.Info("virtual IPs: move ended, no connection was left", zap.String("group", g.name))
 		return
 	}
 	detail := fmt.Sprintf("%d connections left after the grace were reset", total)
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		detail = fmt.Sprintf("%s; %v", detail, err)
 	}
 	m.emit(Event{Kind: ReasonMoveEnded, Group: g.name, Detail: detail})

@@ -140,24 +140,14 @@ func (a *Agent) noMajority() *status.Result {
 	if heard >= need || now-a.started < commandTimeout {
 		return nil
 	}
-	var apart []string // they answer, and are therefore not down
-	for _, v := range a.cfg.Voters {
-		reason, _ := a.whySilent(v)
-		if v != a.cfg.Node && slices.Contains([]string{string(gossip.ReasonWrongKey), string(gossip.ReasonOtherCluster)}, reason) {
-			apart = append(apart, v+" ("+reason+")")
-		}
-	}
-	if len(apart) > 0 {
-		return &status.Result{
-			Reason: refusedNoMajority,
-			Message: fmt.Sprintf("%d of %d voters are heard, %d are needed to decide anything. %s: they answer, so they are not down, and one of them may hold what you ask for. Mend the key or the cluster's name of the node that is the odd one out (TANDEM_KEY or TANDEM_KEY_FILE, TANDEM_CLUSTER; `tandem keys` compares)",
-				heard, len(a.cfg.Voters), need, strings.Join(apart, ", ")),
-		}
+	advice := fmt.Sprintf("If you are certain that the others are down, restart %s with TANDEM_PEERS naming it alone and TANDEM_MODE=single; it takes up what it can then, and must be set back before the others return",
+		a.cfg.Node)
+	if apart := a.silentVoters(gossip.ReasonWrongKey, gossip.ReasonOtherCluster); len(apart) > 0 {
+		advice = strings.Join(apart, ", ") + ": they answer, so they are not down, and one of them may hold what you ask for. Mend the key or the cluster's name of the node that is the odd one out (TANDEM_KEY or TANDEM_KEY_FILE, TANDEM_CLUSTER; `tandem keys` compares)"
 	}
 	return &status.Result{
-		Reason: refusedNoMajority,
-		Message: fmt.Sprintf("%d of %d voters are heard, %d are needed to decide anything. If you are certain that the others are down, restart %s with TANDEM_PEERS naming it alone and TANDEM_MODE=single; it takes up what it can then, and must be set back before the others return",
-			heard, len(a.cfg.Voters), need, a.cfg.Node),
+		Reason:  refusedNoMajority,
+		Message: fmt.Sprintf("%d of %d voters are heard, %d are needed to decide anything. %s", heard, len(a.cfg.Voters), need, advice),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"tandem/lib/gossip"
 	"tandem/lib/vip"
 	"tandem/sidecar/status"
 )
@@ -94,8 +95,9 @@ func (a *Agent) takeUpByForce(g *group, c status.Command) {
 	g.moveID, g.moveTo, g.force, a.dirty = c.ID, c.To, true, true
 }
 
-// silentVoters names the other voters that are not heard, with the reason.
-func (a *Agent) silentVoters() []string {
+// silentVoters names the other voters that are not heard, with the reason: those
+// that are silent for one of the reasons given, or all.
+func (a *Agent) silentVoters(because ...gossip.Reason) []string {
 	var out []string
 	now := a.deps.Now()
 	for _, v := range a.cfg.Voters {
@@ -103,7 +105,9 @@ func (a *Agent) silentVoters() []string {
 			continue
 		}
 		reason, _ := a.whySilent(v)
-		out = append(out, v+" ("+reason+")")
+		if len(because) == 0 || slices.Contains(because, gossip.Reason(reason)) {
+			out = append(out, v+" ("+reason+")")
+		}
 	}
 	return out
 }
