@@ -218,7 +218,9 @@ func TestLevelsBelowAdminAreAliveAndSaidSo(t *testing.T) {
 			p := haproxytest.Start(t, strings.Replace(haproxytest.Global, "level admin", "level "+level, 1)+haproxytest.Backend("be", 1))
 			i := run(t, Config{Socket: p.Socket})
 			i.Set(toA)
-			o, _ := i.until("not-admin", func(o Observation) bool { return o.Reason == ReasonNotAdmin && len(o.Servers) == 2 && len(o.Pending) > 0 })
+			o, _ := i.until("not-admin", func(o Observation) bool {
+				return o.Reason == ReasonNotAdmin && len(o.Servers) == 2 && len(o.Pending) > 0
+			})
 			if !o.Alive || o.Level != level || o.Applied != 0 || len(o.Pending) != 1 {
 				t.Fatalf("%+v", o)
 			}
