@@ -15,6 +15,7 @@ import (
 
 const (
 	maxReply    = 16 << 20 // bytes of one answer; 10,000 servers make 0.7 MB
+	maxIntro    = 64 << 10 // bytes of one answer of the beginning; real ones have 1.2 KB
 	batchSize   = 400      // commands of one write
 	openings    = 2        // batches under way at once, so that HAProxy never waits for us
 	prompt      = "\n> "   // ends every answer
@@ -38,6 +39,7 @@ type conversation struct {
 	info    Info
 	// numbered: complaints come with their severity. Only commands need that.
 	numbered bool
+	limit    int         // bytes of one answer
 	ahead    ahead       // has gone out already, and nobody has read the answer
 	release  func() bool // no longer ends with the context
 }
@@ -65,7 +67,7 @@ func (a ahead) line() string {
 //
 // The argument known is who answered last, or nil: of the same process again nothing is asked
 // but whether it is that. The argument then is what will be asked next: it
-// goes out with the questions of the beginning.
+// goes out with the questions that follow the prompt.
 func converse(ctx context.Context, socket string, silence, whole time.Duration, known *Info, then ahead) (*conversation, error) {
 	start := time.Now()
 	if len(socket) > maxPath {
@@ -75,7 +77,7 @@ func converse(ctx context.Context, socket string, silence, whole time.Duration, 
 	if err != nil {
 		return nil, err
 	}
-	c := &conversation{conn: conn, silence: silence, until: start.Add(whole)}
+	c := &conversation{conn: conn, silence: silence, until: start.Add(whole), limit: maxIntro}
 	c.release = context.AfterFunc(ctx, func() { _ = conn.Close() })
 	if err := c.open(known, then); err != nil {
 		c.close()
@@ -100,19 +102,29 @@ func dial(ctx context.Context, socket string, until time.Time) (net.Conn, error)
 	}
 }
 
-// The questions of the beginning. They change nothing, so they may go out with
-// `prompt` in one write: what a stopped HAProxy answers when it wakes is lost, and
-// does no harm. A line each: since 3.2 HAProxy gives one prompt to a line and no
+// The beginning. Until the prompt has come nothing else is written: who is there
+// may be stopped, or no HAProxy. The questions then change nothing, so they go out
+// together. A line each: since 3.2 HAProxy gives one prompt to a line and no
 // longer one to a command.
 const (
-	askWhoAgain = "prompt\nshow info\n"
+	greet       = "prompt\n"
+	askWhoAgain = "show info\n"
 	askWho      = askWhoAgain + askLevel
 	askLevel    = "show cli level\nset severity-output number\n"
 	askTable    = "show servers state"
 )
 
-// open asks who is there, and of one that is not known what it lets us do.
+// open waits for the prompt, asks who is there, and of one that is not known what
+// it lets us do.
 func (c *conversation) open(known *Info, then ahead) error {
+	if err := c.write(greet); err != nil {
+		return err
+	}
+	if answer, err := c.answer(""); err != nil {
+		return err
+	} else if len(answer) != 0 {
+		return &talkError{Reason: ReasonBadAnswer, Detail: fmt.Sprintf("greeted with %.40q", answer)}
+	}
 	questions := askWho
 	if known != nil {
 		questions = askWhoAgain
@@ -121,14 +133,10 @@ func (c *conversation) open(known *Info, then ahead) error {
 		return err
 	}
 	c.ahead = then
-	if answer, err := c.answer(""); err != nil {
-		return err
-	} else if len(answer) != 0 {
-		return &talkError{Reason: ReasonBadAnswer, Detail: fmt.Sprintf("greeted with %.40q", answer)}
-	}
 	if err := c.who(); err != nil {
 		return err
 	}
+	c.limit = maxReply // it is a HAProxy, and may have a large table
 	if known != nil && c.info.Process == known.Process {
 		c.info.Level = known.Level
 		return nil
@@ -333,8 +341,8 @@ func (c *conversation) answer(before string) (string, error) {
 			return answer, nil
 		}
 		searched = max(0, len(c.buf)-len(prompt)+1)
-		if len(c.buf) > maxReply {
-			return "", fmt.Errorf("%w: over %d bytes", errTooLong, maxReply)
+		if len(c.buf) > c.limit {
+			return "", fmt.Errorf("%w: over %d bytes", errTooLong, c.limit)
 		}
 		if err := c.fill(); err != nil {
 			return "", err

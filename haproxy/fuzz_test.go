@@ -154,7 +154,7 @@ func answers(t *testing.T, s string, piece int) []string {
 		_ = here.Close()
 		<-done
 	}()
-	c := &conversation{conn: here, silence: patience, until: time.Now().Add(patience)}
+	c := &conversation{conn: here, silence: patience, until: time.Now().Add(patience), limit: maxReply}
 	var got []string
 	before := ""
 	for {
