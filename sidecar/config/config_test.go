@@ -154,7 +154,13 @@ func TestAnErrorNamesVariableValueAndAnExample(t *testing.T) {
 		{"TANDEM_API=localhost:8405", "neither off nor an IP address with a port"},
 		{"TANDEM_API=0.0.0.0:8405", "it listens beyond loopback, so TANDEM_API_TOKEN"},
 		{"TANDEM_API=[::]:8405", "it listens beyond loopback"},
-		{"TANDEM_API_TOKEN=secret", `TANDEM_API_TOKEN="(hidden)": a token has at least 16 characters`},
+		{"TANDEM_API_TOKEN=two words", `TANDEM_API_TOKEN="(hidden)": a token consists of visible ASCII characters`},
+		{"TANDEM_API_READ_TOKEN=passwört", `TANDEM_API_READ_TOKEN="(hidden)": a token consists of visible ASCII characters`},
+		{"TANDEM_PREFER=lb9", `TANDEM_PREFER="lb9": lb9 is not among TANDEM_PEERS (lb1, lb2, witness), so it can hold nothing`},
+		{"TANDEM_HOOK_TIMEOUT=0", `TANDEM_HOOK_TIMEOUT="0": out of bounds: 100ms to 24h0m0s`},
+		{"TANDEM_PEERS=lb1=[fd00::1", `"[fd00::1" is neither an IP address nor a host name`},
+		{"TANDEM_PEERS=lb1=fd00::1]", `"fd00::1]" is neither an IP address nor a host name`},
+		{"TANDEM_PEERS=lb1=fd00::1:7946", `"fd00::1:7946" may be an address or one with a port: write [fd00::1]:7946`},
 		{"TANDEM_API_CERT=/x.pem", "are needed both, or neither"},
 		{"TANDEM_WEBHOOK=ftp://user:pass@example.com/secret", `TANDEM_WEBHOOK="ftp://example.com/…": not an http or https URL`},
 		{"TANDEM_LOG_LEVEL=loud", "neither debug, info, warn nor error"},
@@ -382,5 +388,18 @@ func TestSeveralHAProxys(t *testing.T) {
 	one, err := Load(environ("TANDEM_HAPROXY_SOCKET=/run/haproxy/admin.sock"))
 	if err != nil || len(one.HAProxys) != 1 || one.HAProxys[0].Name != "" || !one.HAProxys[0].Serves("default") {
 		t.Errorf("a single path: %+v, %v", one.HAProxys, err)
+	}
+}
+
+func TestLegalSettingsThatDeserveAWord(t *testing.T) {
+	for _, tc := range []struct{ set, want string }{
+		{"TANDEM_API_TOKEN=secret", "TANDEM_API_TOKEN has fewer than 16 characters and can be guessed"},
+		{"TANDEM_BIND=0.0.0.0:7000", "the others look for this node at 10.0.0.11:7946 (TANDEM_PEERS), and it listens on 0.0.0.0:7000 (TANDEM_BIND)"},
+		{"TANDEM_PEERS=lb1=10.0.0.11:7000,lb2=10.0.0.12,witness=10.0.0.13", "the others look for this node at 10.0.0.11:7000 (TANDEM_PEERS), and it listens on 0.0.0.0:7946 (TANDEM_BIND)"},
+	} {
+		c, err := Load(environ(tc.set))
+		if err != nil || len(c.Warnings) != 1 || !strings.HasPrefix(c.Warnings[0], tc.want) {
+			t.Errorf("%s: warnings %q, error %v", tc.set, c.Warnings, err)
+		}
 	}
 }

@@ -124,7 +124,10 @@ func (p *Peers) UnmarshalText(text []byte) error {
 // hostPort gives host:port, with the default port where there is none. An
 // IPv6 address with a port needs brackets, one without may do without.
 func hostPort(s, port string) (string, error) {
-	if addr, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+	if addr, err := netip.ParseAddr(unbracketed(s)); err == nil {
+		if rest, ok := strings.CutSuffix(s, ":"+DefaultPort); ok && addr.Is6() {
+			return "", bad("%q may be an address or one with a port: write [%s]:%s", s, rest, DefaultPort)
+		}
 		return hostAndPort(addr.String(), port)
 	}
 	host := s
@@ -132,6 +135,16 @@ func hostPort(s, port string) (string, error) {
 		host, port = h, p
 	}
 	return hostAndPort(host, port)
+}
+
+// unbracketed takes a pair of brackets off.
+func unbracketed(s string) string {
+	inner, open := strings.CutPrefix(s, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	if !open || !closed {
+		return s
+	}
+	return inner
 }
 
 func hostAndPort(host, port string) (string, error) {

@@ -2,11 +2,13 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -48,10 +50,23 @@ func (l *loader) validateNode(c *Config) {
 	if c.Insecure {
 		l.warn("gossip is not encrypted (TANDEM_INSECURE): anybody who reaches %s can take the cluster over", c.Bind)
 	}
-	if len(c.Peers) == 0 || l.errs.Of("TANDEM_NODE") || l.errs.Of("TANDEM_ROLE") || c.Voter() {
+	if len(c.Peers) == 0 || l.errs.Of("TANDEM_NODE") || l.errs.Of("TANDEM_ROLE") {
+		return
+	}
+	if self, voter := c.Peers.Find(c.Node); voter {
+		l.warnPort(c, self)
 		return
 	}
 	l.validateFollower(c)
+}
+
+// warnPort finds a node that listens where nobody looks for it. It may be right:
+// something may map one port to the other.
+func (l *loader) warnPort(c *Config, self Peer) {
+	_, port, err := net.SplitHostPort(self.Addr)
+	if err == nil && c.Bind.IsValid() && port != strconv.Itoa(int(c.Bind.Port())) {
+		l.warn("the others look for this node at %s (TANDEM_PEERS), and it listens on %s (TANDEM_BIND): the same port, unless something maps one to the other", self.Addr, c.Bind)
+	}
 }
 
 // validateFollower looks twice at a node that is not among the peers, because
@@ -125,16 +140,30 @@ func (l *loader) validateAddresses(c *Config) {
 			c.Prefer[g.Name] = node
 		}
 	}
-	for group := range c.Prefer {
+	for _, group := range slices.Sorted(maps.Keys(c.Prefer)) {
 		if _, ok := c.VIPGroup(group); !ok {
 			l.add("TANDEM_PREFER", "TANDEM_VIPS has no group %s", group)
 		}
 	}
+	l.validatePreferred(c)
 	if c.Hold.IsValid() && !c.Hold.Addr().IsLoopback() {
 		l.add("TANDEM_HOLD", "it must be an address on loopback")
 	}
 	if len(c.Bind.String()) > 0 && c.Bind.IsValid() && c.Bind.Port() == 0 {
 		l.add("TANDEM_BIND", "port 0 cannot be found by the peers")
+	}
+}
+
+// validatePreferred refuses a node that can hold nothing, which would quietly be
+// as if none was preferred.
+func (l *loader) validatePreferred(c *Config) {
+	if len(c.Peers) == 0 {
+		return
+	}
+	for _, node := range slices.Compact(slices.Sorted(maps.Values(c.Prefer))) {
+		if _, ok := c.Peers.Find(node); !ok {
+			l.add("TANDEM_PREFER", "%s is not among TANDEM_PEERS (%s), so it can hold nothing", node, strings.Join(c.Peers.Names(), ", "))
+		}
 	}
 }
 
@@ -230,7 +259,7 @@ func (l *loader) validateDurations(c *Config) {
 		{"TANDEM_HAPROXY_TIMEOUT", c.HAProxyTimeout, 50 * time.Millisecond, 10 * time.Second},
 		{"TANDEM_SITE_DOWN_AFTER", c.SiteDownAfter, 0, 24 * time.Hour},
 		{"TANDEM_DRAIN_TIMEOUT", c.DrainTimeout, 0, 7 * 24 * time.Hour},
-		{"TANDEM_HOOK_TIMEOUT", c.HookTimeout, time.Second, 24 * time.Hour},
+		{"TANDEM_HOOK_TIMEOUT", c.HookTimeout, 100 * time.Millisecond, 24 * time.Hour},
 	} {
 		if !l.errs.Of(d.variable) && (d.value < d.least || d.value > d.max) {
 			l.add(d.variable, "out of bounds: %v to %v", d.least, d.max)
@@ -238,13 +267,20 @@ func (l *loader) validateDurations(c *Config) {
 	}
 }
 
-// minToken is a length that cannot be guessed over a network.
+// minToken is a length that cannot be guessed over a network. What is shorter is
+// good for trying things out.
 const minToken = 16
 
 func (l *loader) validateAPI(c *Config) {
-	for variable, token := range map[string]Secret{"TANDEM_API_TOKEN": c.APIToken, "TANDEM_API_READ_TOKEN": c.APIReadToken} {
-		if token != "" && (len(token) < minToken || strings.ContainsAny(token.Reveal(), " \t\r\n")) {
-			l.add(variable, "a token has at least %d characters and no blanks", minToken)
+	for _, t := range []struct {
+		variable string
+		token    Secret
+	}{{"TANDEM_API_TOKEN", c.APIToken}, {"TANDEM_API_READ_TOKEN", c.APIReadToken}} {
+		switch {
+		case strings.ContainsFunc(t.token.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):
+			l.add(t.variable, "a token consists of visible ASCII characters, without blanks: it is sent in a header")
+		case t.token != "" && len(t.token) < minToken:
+			l.warn("%s has fewer than %d characters and can be guessed", t.variable, minToken)
 		}
 	}
 	if c.APIToken != "" && c.APIToken == c.APIReadToken {
