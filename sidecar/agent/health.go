@@ -36,6 +36,7 @@ func (a *Agent) health(now time.Duration, s status.Status) (status.Health, []str
 	}
 	a.nodeProblems(s, say)
 	a.siteProblems(s, say)
+	a.spareProblems(heard, s, say)
 	return worst, problems
 }
 
@@ -79,6 +80,28 @@ func (a *Agent) nodeProblems(s status.Status, say func(status.Health, string, ..
 	}
 	if lbs == 0 && len(s.Nodes) > 0 {
 		say(status.NotServing, "no load balancer is eligible")
+	}
+}
+
+// spareProblems says when no failure is survived although nothing has failed,
+// because of how the cluster is laid out.
+func (a *Agent) spareProblems(heard int, s status.Status, say func(status.Health, string, ...any)) {
+	if heard < len(a.cfg.Voters) {
+		return // said of the silent one
+	}
+	var carriers []string
+	for _, n := range s.Nodes {
+		if n.Voter && n.Role == RoleLB {
+			carriers = append(carriers, n.Name)
+		}
+	}
+	switch {
+	case len(a.cfg.Voters) == 1:
+		say(status.Degraded, "%s is the only voter: nothing takes over when it fails", a.cfg.Voters[0])
+	case heard == a.needed():
+		say(status.Degraded, "every one of the %d voters is needed to decide anything: none may fail; a third voter (a witness) ends that", heard)
+	case len(carriers) == 1:
+		say(status.Degraded, "%s is the only load balancer with a vote: nothing takes over when it fails", carriers[0])
 	}
 }
 
