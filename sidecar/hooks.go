@@ -190,7 +190,7 @@ func newWebhook(cfg config.Config, node *agent.Agent, log *zap.Logger, r prometh
 // Run listens until ctx ends. What posts runs beside it.
 func (w *webhook) Run(ctx context.Context) error {
 	n := 0
-	for e := range w.agent.Watch(ctx) {
+	for e := range w.agent.Watch(ctx, "") {
 		if e.Node != w.node || e.Event == "progress" {
 			continue // each node tells its own; what is under way is no event
 		}

@@ -131,7 +131,7 @@ func (a *slowAgent) Do(ctx context.Context, c status.Command) (status.Result, er
 	return status.Result{OK: true, Message: "switch to " + c.Site + " begins"}, nil
 }
 
-func (a *slowAgent) Watch(ctx context.Context) <-chan status.Event {
+func (a *slowAgent) Watch(ctx context.Context, _ string) <-chan status.Event {
 	events := make(chan status.Event, 8)
 	for range cap(events) {
 		events <- status.Event{}

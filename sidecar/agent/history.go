@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -17,6 +18,9 @@ import (
 // that somebody has to understand.
 const historyLength = 1000
 
+// toldLength is how many events somebody who comes back can still be given.
+const toldLength = 128
+
 var errStopped = errors.New("the agent has stopped")
 
 // history holds the transitions of all nodes in the order of their time. It is
@@ -24,15 +28,21 @@ var errStopped = errors.New("the agent has stopped")
 type history struct {
 	node  string
 	store Store
+	start string // of this process: begins the IDs of events
 
 	mu       sync.Mutex
 	items    []status.Transition
+	told     []status.Event // the last of them, in the order in which they came
+	count    uint64         // of all that were told
 	watchers map[chan status.Event]struct{}
 	closed   chan struct{}
 }
 
 func newHistory(node string, store Store) *history {
-	return &history{node: node, store: store, watchers: map[chan status.Event]struct{}{}, closed: make(chan struct{})}
+	return &history{
+		node: node, store: store, start: strconv.FormatInt(time.Now().UnixMilli(), 36),
+		watchers: map[chan status.Event]struct{}{}, closed: make(chan struct{}),
+	}
 }
 
 func (h *history) load() error {
@@ -60,8 +70,20 @@ func (h *history) add(e status.Event) bool {
 	if n := len(h.items) - historyLength; n > 0 {
 		h.items = slices.Delete(h.items, 0, n)
 	}
+	h.count++
+	e.ID = h.start + "-" + strconv.FormatUint(h.count, 10)
+	if h.told = append(h.told, e); len(h.told) > toldLength {
+		h.told = slices.Delete(h.told, 0, len(h.told)-toldLength)
+	}
 	h.tellLocked(e)
 	return true
+}
+
+// sinceLocked gives what was told behind the event with that ID, or all that is
+// kept if it is of another process, or too long ago.
+func (h *history) sinceLocked(id string) []status.Event {
+	i := slices.IndexFunc(h.told, func(e status.Event) bool { return e.ID == id })
+	return h.told[i+1:]
 }
 
 // tell gives an event to those who watch without keeping it.
@@ -99,9 +121,14 @@ func (h *history) own(n int) []status.Transition {
 	return out
 }
 
-func (h *history) watch(ctx context.Context) <-chan status.Event {
-	in := make(chan status.Event, 256)
+func (h *history) watch(ctx context.Context, after string) <-chan status.Event {
+	in := make(chan status.Event, 2*toldLength)
 	h.mu.Lock()
+	if after != "" {
+		for _, e := range h.sinceLocked(after) {
+			in <- e // there is room for more than can be kept
+		}
+	}
 	h.watchers[in] = struct{}{}
 	h.mu.Unlock()
 	context.AfterFunc(ctx, func() {

@@ -38,8 +38,11 @@ func (a *Agent) unknown(err error) status.Status {
 }
 
 // Watch returns the transitions that happen from now on, of all nodes, until
-// ctx ends.
-func (a *Agent) Watch(ctx context.Context) <-chan status.Event { return a.history.watch(ctx) }
+// ctx ends; first those that came behind the event with the ID after, if it is
+// not empty.
+func (a *Agent) Watch(ctx context.Context, after string) <-chan status.Event {
+	return a.history.watch(ctx, after)
+}
 
 // History returns up to n transitions of all nodes, oldest first.
 func (a *Agent) History(n int) []status.Transition { return a.history.last(n) }

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -67,7 +68,7 @@ func start(t *testing.T, cfg Config) (*Server, *apitest.Agent) {
 func (s *Server) url(path string) string { return "http://" + s.Addr().String() + path }
 
 type call struct {
-	method, path, body, token, host, media string
+	method, path, body, token, host, media, scheme string
 }
 
 func do(t *testing.T, s *Server, c call) (int, string, http.Header) {
@@ -80,7 +81,7 @@ func do(t *testing.T, s *Server, c call) (int, string, http.Header) {
 		t.Fatal(err)
 	}
 	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+		req.Header.Set("Authorization", cmp.Or(c.scheme, "Bearer")+" "+c.token)
 	}
 	if c.host != "" {
 		req.Host = c.host
@@ -88,7 +89,9 @@ func do(t *testing.T, s *Server, c call) (int, string, http.Header) {
 	if c.media == "" && c.method == http.MethodPost {
 		c.media = "application/json"
 	}
-	req.Header.Set("Content-Type", c.media)
+	if c.media != "none" {
+		req.Header.Set("Content-Type", c.media)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -120,6 +123,8 @@ func TestTokensDecideWhoMayReadAndOperate(t *testing.T) {
 		"read token set: reading needs it":          {Config{ReadToken: readToken}, call{path: "/v1/status"}, 401},
 		"read token reads":                          {Config{ReadToken: readToken}, call{path: "/metrics", token: readToken}, 200},
 		"a wrong read token does not read":          {Config{}, call{path: "/v1/status", token: "x"}, 401},
+		"schemes have no case":                      {Config{ReadToken: readToken}, call{path: "/v1/status", token: readToken, scheme: "bearer"}, 200},
+		"another scheme":                            {Config{ReadToken: readToken}, call{path: "/v1/status", token: readToken, scheme: "Basic"}, 401},
 		"operate token reads":                       {Config{Token: operateToken, ReadToken: readToken}, call{path: "/v1/history", token: operateToken}, 200},
 		"beyond loopback reading needs a token":     {Config{Addr: "0.0.0.0:0", Token: operateToken}, call{path: "/v1/status"}, 401},
 		"beyond loopback the operate token reads":   {Config{Addr: "0.0.0.0:0", Token: operateToken}, call{path: "/v1/status", token: operateToken}, 200},
@@ -184,6 +189,8 @@ func TestCommandsAreCheckedBeforeTheyReachTheAgent(t *testing.T) {
 		{"takeover", `{"site":7}`, "", 400, "wrong type"},
 		{"takeover", `[]`, "", 400, "not a JSON object"},
 		{"takeover", `{"site":"b"}`, "text/plain", 415, "application/json"},
+		{"takeover", `{"site":"b"}`, "none", 415, "must be declared"},
+		{"resume", ``, "none", 200, "ok"},
 		{"takeover", `{"site":"` + strings.Repeat("x", maxBody) + `"}`, "", 413, "too large"},
 		{"move", `{}`, "", 400, "say to which node"},
 		{"move", `{"to":"lb2"}`, "", 200, "moves to lb2"},
@@ -336,6 +343,70 @@ func TestEventsStreamStatusAndTransitions(t *testing.T) {
 		t.Errorf("event: %v %+v", err, e)
 	}
 	next("status")
+}
+
+// A client that comes back, as browsers do by themselves, gets what it missed.
+func TestAStreamGoesOnWhereItBroke(t *testing.T) {
+	s, agent := start(t, Config{Addr: "127.0.0.1:0"})
+	read := func(last string, want int) (ids, details []string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url("/v1/events?only=transition"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Last-Event-ID", last)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		agent.Tell(status.Event{Transition: status.Transition{Detail: "now"}})
+		lines := bufio.NewScanner(resp.Body)
+		for len(ids) < want && lines.Scan() {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				var e status.Event
+				if err := json.Unmarshal([]byte(data), &e); err != nil {
+					t.Fatal(err)
+				}
+				details = append(details, e.Detail)
+			}
+			if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+				ids = append(ids, id)
+			}
+		}
+		return ids, details
+	}
+	ids, _ := read("", 1)
+	if len(ids) != 1 {
+		t.Fatalf("%q", ids)
+	}
+	for _, missed := range []string{"first", "second"} {
+		agent.Tell(status.Event{Transition: status.Transition{Detail: missed}})
+	}
+	if _, details := read(ids[0], 3); !slices.Equal(details, []string{"first", "second", "now"}) {
+		t.Errorf("came: %q", details)
+	}
+}
+
+func TestWhatNoRouteTakesIsRefusedInOneForm(t *testing.T) {
+	s, _ := start(t, Config{Addr: "127.0.0.1:0"})
+	for _, tc := range []struct {
+		method, path string
+		code         int
+		allow, want  string
+	}{
+		{"GET", "/nope", 404, "", `{"ok":false,"reason":"no-such-path",`},
+		{"POST", "/v1/nope", 404, "", `"reason":"no-such-path"`},
+		{"GET", "/page/nope", 404, "", `"reason":"no-such-path"`},
+		{"POST", "/v1/status", 405, "GET, HEAD", `"reason":"method-not-allowed","message":"/v1/status takes GET, HEAD, not POST"`},
+		{"GET", "/v1/takeover", 405, "POST", `"reason":"method-not-allowed"`},
+	} {
+		code, body, header := do(t, s, call{method: tc.method, path: tc.path})
+		if code != tc.code || !strings.Contains(body, tc.want) || header.Get("Allow") != tc.allow || header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s %s: %d %s %v", tc.method, tc.path, code, body, header)
+		}
+	}
 }
 
 func TestStreamsEndWithTheServerAndAreBounded(t *testing.T) {

@@ -95,7 +95,8 @@ func (s *Server) granted(r *http.Request) level {
 		return levelOperate
 	}
 	given := r.Header.Get("Authorization")
-	token, bearer := strings.CutPrefix(given, "Bearer ")
+	scheme, token, _ := strings.Cut(given, " ")
+	bearer := strings.EqualFold(scheme, "Bearer") // RFC 9110: schemes are case-insensitive
 	switch {
 	case bearer && same(token, s.cfg.Token):
 		return levelOperate

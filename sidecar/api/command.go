@@ -87,15 +87,19 @@ func (s *Server) audit(c status.Command, result status.Result, err error, took t
 }
 
 // decode reads the body of a command. JSON has to be declared: a form on
-// another site's page cannot do that.
+// another site's page cannot do that. No body needs no declaration.
 func decode(kind string, r *http.Request) (status.Command, int, string) {
-	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || media != "application/json" {
+	declared := r.Header.Get("Content-Type")
+	media, _, err := mime.ParseMediaType(declared)
+	if declared != "" && (err != nil || media != "application/json") {
 		return status.Command{}, http.StatusUnsupportedMediaType, "the body must be application/json"
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return status.Command{}, http.StatusRequestEntityTooLarge, "the body is too large or did not arrive"
+	}
+	if declared == "" && len(body) > 0 {
+		return status.Command{}, http.StatusUnsupportedMediaType, "the body must be declared: Content-Type: application/json"
 	}
 	if len(body) == 0 {
 		body = []byte("{}")

@@ -11,7 +11,8 @@ import (
 
 // events streams server-sent events: a "transition" for each, and a "status"
 // at the start, after each transition and every second. With ?only=transition
-// the latter are left out; a comment then keeps the connection alive.
+// the latter are left out; a comment then keeps the connection alive. Who comes
+// back with Last-Event-ID, as browsers do, gets the transitions that it missed.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	select {
 	case s.streams <- struct{}{}:
@@ -25,7 +26,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	stream := &stream{w: w, control: http.NewResponseController(w)}
 	_ = stream.control.SetReadDeadline(time.Time{}) // or the request would end with the server's ReadTimeout
 	withStatus := r.URL.Query().Get("only") != "transition"
-	transitions := s.agent.Watch(r.Context())
+	transitions := s.agent.Watch(r.Context(), r.Header.Get("Last-Event-ID"))
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	look := func() status.Status { return s.agent.Outlook(r.Context()) }
@@ -38,7 +39,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 			if !more {
 				return
 			}
-			ok = stream.send("transition", e) && (!withStatus || stream.beat(true, s.agent.Status))
+			ok = stream.send("transition", e.ID, e) && (!withStatus || stream.beat(true, s.agent.Status))
 		case <-tick.C:
 			ok = stream.beat(withStatus, look)
 		}
@@ -55,14 +56,17 @@ type stream struct {
 // second at most, and not in the midst of a storm of transitions.
 func (st *stream) beat(withStatus bool, look func() status.Status) bool {
 	if withStatus {
-		return st.send("status", look())
+		return st.send("status", "", look())
 	}
 	return st.write(": still here\n\n")
 }
 
-func (st *stream) send(event string, v any) bool {
+func (st *stream) send(event, id string, v any) bool {
 	data, err := json.Marshal(v) // one line: JSON escapes line breaks
-	return err == nil && st.write(fmt.Sprintf("event: %s\ndata: %s\n\n", event, data))
+	if id != "" {
+		id = "id: " + id + "\n"
+	}
+	return err == nil && st.write(fmt.Sprintf("event: %s\ndata: %s\n%s\n", event, data, id))
 }
 
 func (st *stream) write(text string) bool {

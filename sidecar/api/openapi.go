@@ -30,7 +30,7 @@ var descriptions = map[string]struct {
 	"GET /v1/status":       {summary: "The whole picture as this node sees it.", answer: status.Status{}},
 	"GET /v1/history":      {summary: "Transitions, oldest first.", answer: History{}, query: map[string]string{"limit": "Only so many, the latest."}},
 	"GET /v1/plan":         {summary: "What would happen if something failed, rehearsed by the code that decides.", answer: status.Plan{}, query: map[string]string{"if": "Faults, comma-separated, for example lb1=down,site.a=down."}},
-	"GET /v1/events":       {summary: "Server-sent events: transition for each, and status at the start, after each transition and every second.", query: map[string]string{"only": "transition: leave the status out."}},
+	"GET /v1/events":       {summary: "Server-sent events: transition for each, and status at the start, after each transition and every second. With Last-Event-ID, what was missed comes first.", query: map[string]string{"only": "transition: leave the status out."}},
 	"POST /v1/takeover":    {summary: "Make a site active; without a site this node's own.", answer: status.Result{}},
 	"POST /v1/renounce":    {summary: "Give a site up to the next usable one.", answer: status.Result{}},
 	"POST /v1/move":        {summary: "Planned move of a virtual IP.", answer: status.Result{}},
@@ -112,7 +112,7 @@ func operation(r route, path string, schemas map[string]any) map[string]any {
 		op["parameters"] = parameters
 	}
 	if kind, is := strings.CutPrefix(r.pattern, "POST /v1/"); is {
-		op["requestBody"] = map[string]any{"required": true, "content": jsonContent(bodySchema(kind))}
+		op["requestBody"] = map[string]any{"required": kind == "move" || kind == "maintenance", "content": jsonContent(bodySchema(kind))}
 	}
 	return op
 }
@@ -165,6 +165,9 @@ func structSchema(t reflect.Type, schemas map[string]any) map[string]any {
 			continue
 		}
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" {
+			continue
+		}
 		properties[name] = schemaOf(f.Type, schemas)
 		if !strings.Contains(options, "omitempty") {
 			required = append(required, name)

@@ -24,7 +24,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	}
 	content, err := pageFiles.ReadFile("page/" + name)
 	if err != nil {
-		http.NotFound(w, r)
+		fail(w, http.StatusNotFound, "no-such-path", "the status page has no such part")
 		return
 	}
 	w.Header().Set("Cache-Control", "no-cache")

@@ -36,9 +36,11 @@ type Agent interface {
 	// Do carries a command out, or hands it to the node that can. An error
 	// means that the outcome is not known; a refusal is a [status.Result].
 	Do(ctx context.Context, c status.Command) (status.Result, error)
-	// Watch gives the transitions from now on until ctx ends. A slow reader
-	// loses events rather than delay the agent.
-	Watch(ctx context.Context) <-chan status.Event
+	// Watch gives the transitions from now on until ctx ends. After the ID of an
+	// event, those that came behind it are given first; of an ID that is not
+	// known, because the sidecar was restarted meanwhile, all that are kept. A
+	// slow reader loses events rather than delay the agent.
+	Watch(ctx context.Context, after string) <-chan status.Event
 }
 
 // Config is what a server is told.
@@ -233,8 +235,37 @@ func (s *Server) routes() http.Handler {
 	for _, r := range s.table() {
 		mux.Handle(r.pattern, s.guard(r.pattern, r.need, r.handler))
 	}
-	return s.harden(mux)
+	return s.harden(refused(mux))
 }
+
+// refused has what no route takes refused in the form of every other refusal.
+func refused(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		plain := &codeOnly{header: http.Header{}, code: http.StatusOK}
+		handler.ServeHTTP(plain, r)
+		if allow := plain.header.Get("Allow"); plain.code == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", allow)
+			fail(w, plain.code, "method-not-allowed", fmt.Sprintf("%s takes %s, not %s", r.URL.Path, allow, r.Method))
+			return
+		}
+		fail(w, http.StatusNotFound, "no-such-path", "nothing is served at this path; /v1/openapi.json lists what is")
+	})
+}
+
+// codeOnly takes an answer and keeps its code and header.
+type codeOnly struct {
+	header http.Header
+	code   int
+}
+
+func (c *codeOnly) Header() http.Header         { return c.header }
+func (c *codeOnly) WriteHeader(code int)        { c.code = code }
+func (c *codeOnly) Write(b []byte) (int, error) { return len(b), nil }
 
 type route struct {
 	pattern string

@@ -196,6 +196,8 @@ type Transition struct {
 type Event struct {
 	Transition
 	CommandID string `json:"command_id,omitempty"`
+	// ID is its place in what this process has told; empty: it is not kept.
+	ID string `json:"-"`
 }
 
 // Command is what an operator asks for.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ type Agent struct {
 	now      status.Status
 	history  []status.Transition
 	commands []status.Command
+	events   []status.Event
 	watchers map[chan status.Event]bool
 	fail     error
 }
@@ -202,6 +204,8 @@ func (a *Agent) Tell(e status.Event) {
 
 func (a *Agent) tell(e status.Event) {
 	a.history = append(a.history, e.Transition)
+	e.ID = strconv.Itoa(len(a.events) + 1)
+	a.events = append(a.events, e)
 	for w := range a.watchers {
 		select {
 		case w <- e:
@@ -210,10 +214,16 @@ func (a *Agent) tell(e status.Event) {
 	}
 }
 
-// Watch gives the transitions until ctx ends.
-func (a *Agent) Watch(ctx context.Context) <-chan status.Event {
+// Watch gives the transitions until ctx ends, first those behind the one with
+// that ID.
+func (a *Agent) Watch(ctx context.Context, after string) <-chan status.Event {
 	events := make(chan status.Event, 16)
 	a.mu.Lock()
+	if n, err := strconv.Atoi(after); err == nil {
+		for _, e := range a.events[n:] {
+			events <- e
+		}
+	}
 	a.watchers[events] = true
 	a.mu.Unlock()
 	context.AfterFunc(ctx, func() {
