@@ -71,6 +71,10 @@ func (c *conversion) note(line int, what, instead string) {
 
 var plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$`)
 
+// sampleID is the router_id of the configuration that comes with keepalived, so
+// most nodes have it.
+const sampleID = "LVS_DEVEL"
+
 func (c *conversion) node() {
 	c.self = "lb1"
 	if c.backup(c.instances[0]) {
@@ -78,8 +82,11 @@ func (c *conversion) node() {
 	}
 	comment := "no usable router_id was there"
 	for _, global := range c.root.find("global_defs") {
-		if id := global.first("router_id"); id != nil && len(id.words) == 2 && plainName.MatchString(id.arg()) {
-			c.self, comment = id.arg(), "from router_id; each node needs its own"
+		for _, keyword := range []string{"lvs_id", "router_id"} {
+			id := global.first(keyword)
+			if id != nil && len(id.words) == 2 && plainName.MatchString(id.arg()) && id.arg() != sampleID {
+				c.self, comment = id.arg(), "from "+keyword+"; each node needs its own"
+			}
 		}
 	}
 	c.set("TANDEM_NODE", c.self, comment)
@@ -220,7 +227,10 @@ func (c *conversion) address(entry *node, iface string, seen map[netip.Addr]bool
 	for i := 0; i < len(entry.words)-1; i++ {
 		switch entry.words[i] {
 		case "dev":
-			iface = entry.words[i+1]
+			alias := ""
+			if iface, alias, _ = strings.Cut(entry.words[i+1], ":"); alias != "" {
+				c.note(entry.line, "dev "+entry.words[i+1]+": an alias, which is a label of "+iface, "nothing, unless a script of yours looks for the label")
+			}
 		case "label":
 			c.note(entry.line, "label "+entry.words[i+1]+": labels of addresses are not set", "nothing, unless a script of yours looks for the label")
 		}

@@ -9,7 +9,7 @@ import (
 // those that need no word because tandem does the same by itself.
 var done = map[string][]string{
 	"file":            {"vrrp_instance", "vrrp_sync_group", "vrrp_script", "global_defs"},
-	"global_defs":     {"router_id", "enable_script_security", "script_user", "vrrp_version", "process_names"},
+	"global_defs":     {"router_id", "lvs_id", "enable_script_security", "script_user", "vrrp_version", "process_names"},
 	"vrrp_sync_group": {"group"},
 	"vrrp_instance": {
 		"state", "interface", "virtual_router_id", "priority", "authentication", "virtual_ipaddress", "virtual_ipaddress_excluded",
@@ -27,6 +27,9 @@ var known = []struct{ keyword, what, instead string }{
 	{"notification_email*", "mail", "an alert rule in Prometheus on /metrics, or TANDEM_WEBHOOK"},
 	{"vrrp_garp*", "the schedule of gratuitous ARP", "nothing: tandem announces again for 10 s after a move, and then every 30 s"},
 	{"garp*", "the schedule of gratuitous ARP", "nothing: tandem announces again for 10 s after a move, and then every 30 s"},
+	{"vrrp_track_process", "a process that is watched", "nothing for HAProxy, which is watched; others are not"},
+	{"vrrp_track_file", "a file that is watched", "call `tandem maintenance on` and `off` where the file is written"},
+	{"@*", "a line for some machines only, which was not read", "take the @… off what is meant for this machine, and import again"},
 	{"vrrp_strict", "strict VRRP", "nothing: tandem does not speak VRRP"},
 	{"vrrp_*", "a setting of the VRRP protocol", "nothing: tandem does not speak VRRP"},
 	{"virtual_routes", "routes that move with the address", "keep them on both nodes; tandem moves addresses only"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -60,10 +61,14 @@ func parse(r io.Reader) (*node, error) {
 	}
 	root := &node{words: []string{"file"}}
 	open := []*node{root}
+	defined := definitions{}
 	number := 0
 	for text := range strings.Lines(string(raw)) {
 		number++
-		words, err := split(text)
+		if defined.take(text) {
+			continue
+		}
+		words, err := split(defined.expand(text))
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
@@ -77,6 +82,44 @@ func parse(r io.Reader) (*node, error) {
 	}
 	return root, nil
 }
+
+// definitions are the values that $NAME stands for.
+type definitions map[string]string
+
+var (
+	definition = regexp.MustCompile(`^\s*\$([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)$`)
+	reference  = regexp.MustCompile(`\$(?:[A-Za-z_][A-Za-z0-9_]*|\{[A-Za-z_][A-Za-z0-9_]*\})`)
+)
+
+// take reads a line that defines a value, and says whether it was one.
+func (d definitions) take(line string) bool {
+	found := definition.FindStringSubmatch(strings.TrimRight(line, "\r\n"))
+	if found == nil || len(d) >= maxDefined {
+		return false
+	}
+	value, _, _ := strings.Cut(found[2], "#")
+	d[found[1]] = d.expand(strings.TrimSpace(value))
+	return true
+}
+
+// expand puts the values where their names stand; a name that is not defined
+// stays as it is.
+func (d definitions) expand(line string) string {
+	return reference.ReplaceAllStringFunc(line, func(name string) string {
+		value, ok := d[strings.Trim(name, "${}")]
+		if !ok || len(value) > maxValue {
+			return name
+		}
+		return value
+	})
+}
+
+// maxDefined and maxValue are far above what people define, and keep a file whose
+// values stand for one another from growing without bound.
+const (
+	maxDefined = 1000
+	maxValue   = 1000
+)
 
 // maxDepth is far above what keepalived nests.
 const maxDepth = 32
