@@ -16,7 +16,7 @@ func (p *program) keysCommand() *cobra.Command {
 	var asJSON, wait bool
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use: "keys [FILE]", GroupID: "see", Args: cobra.MaximumNArgs(1),
+		Use: "keys [FILE]", GroupID: "see", Args: cannotTell(cobra.MaximumNArgs(1)),
 		Short: "Show which keys each node holds, and whether all agree",
 		Long: `Show which keys each node holds and which one encrypts. A key is named by a
 hash of it; keys are never shown.

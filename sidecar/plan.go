@@ -13,7 +13,7 @@ func (p *program) planCommand() *cobra.Command {
 	var faults []string
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "plan --if FAULT[,FAULT...]", GroupID: "see", Args: cobra.NoArgs,
+		Use: "plan --if FAULT[,FAULT...]", GroupID: "see", Args: cannotTell(cobra.NoArgs),
 		Short: "Say what would happen if something failed, without touching anything",
 		Long: `Say what would happen if all of these befell the cluster now. The sidecar of
 this machine rehearses it: it plays the present cluster on in virtual time, with

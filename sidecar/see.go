@@ -37,7 +37,7 @@ func healthCode(h status.Health) int {
 func (p *program) statusCommand() *cobra.Command {
 	var asJSON, watch bool
 	c := &cobra.Command{
-		Use: "status", GroupID: "see", Args: cobra.NoArgs,
+		Use: "status", GroupID: "see", Args: cannotTell(cobra.NoArgs),
 		Short: "Show who holds what, the sites, the nodes and what the next failure would do",
 		Long: `Show the whole picture as the sidecar of this machine sees it, on one screen.
 
@@ -61,6 +61,17 @@ serving, 3 cannot tell.`,
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, the schema of /v1/status")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "follow, until interrupted")
 	return c
+}
+
+// cannotTell has a wrong command line end with the code that means so, for
+// commands whose other codes mean something else.
+func cannotTell(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return exitError{exitCannotTell, err.Error()}
+		}
+		return nil
+	}
 }
 
 // quietly ends with a code and says nothing more.
