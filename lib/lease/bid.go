@@ -65,6 +65,7 @@ func (m *Machine) sendPrepare(r *resource) {
 		switch {
 		case r.tally.promises.has(i):
 		case i != m.self:
+			m.ask(i, r)
 			m.queue(name, it)
 		case m.promise(r, r.ballot) == "":
 			m.addPromise(r, i, r.voter.record)
@@ -142,6 +143,7 @@ func (m *Machine) sendPropose(r *resource, asked time.Duration) {
 		switch {
 		case r.tally.accepted(r.renewSeq).has(i):
 		case i != m.self:
+			m.ask(i, r)
 			m.queue(name, it)
 		default:
 			m.ownVote(r, &it)

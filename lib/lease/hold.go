@@ -61,6 +61,9 @@ func (m *Machine) progress(r *resource) {
 		r.retryAt = never
 		m.renewalDone(r)
 	}
+	if r.alone {
+		m.pairProgress(r) // the vote of a peer that is back may come after this node's own was enough
+	}
 }
 
 // renewalDone tells the tuner how long a quorum's answer was due, and notices
@@ -90,6 +93,7 @@ func (m *Machine) becomeHolder(r *resource, deadline time.Duration) {
 	*h = hint{ballot: r.ballot, latest: h.latest, seq: h.seq}
 	r.closing = closing{}
 	r.renewAt = m.now // tell everybody at once
+	m.pairProgress(r)
 }
 
 // settle: is the value decided? Then everybody is told at once, and what

@@ -45,8 +45,10 @@ type peer struct {
 	fresh    time.Duration // when it last said something for the first time
 	lives    [8]life       // of its latest processes, the last one first
 	settings uint64
-	owner    Owner  // the process whose answers count
-	since    uint64 // the last request that was sent before its first answer came
+	owner    Owner         // the process whose answers count
+	since    uint64        // the last request that was sent before its first answer came
+	asked    time.Duration // the first of the requests that it leaves unanswered; 0: none
+	askedAt  time.Duration // the last of them
 }
 
 // stranger is a node without a vote.

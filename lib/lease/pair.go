@@ -9,6 +9,12 @@ import "time"
 //
 // A holder goes on alone earlier than a candidate would begin, after half of
 // its lease: else it would let go of what nobody else may have yet.
+//
+// A peer that speaks and answers nothing is deaf: it will never vote. Who bids
+// goes on alone then, but later than the deaf one would, which hears nobody and
+// may be sound but for the link between the two; if it holds, this node's own
+// voter knows its lease, and forbids the bid. A holder lets go first, for the
+// same reason.
 func (m *Machine) mayBeAlone(r *resource) bool {
 	if m.self < 0 || m.now < m.quarantineEnds {
 		return false
@@ -17,14 +23,23 @@ func (m *Machine) mayBeAlone(r *resource) bool {
 	if s := r.tally.silent[peer]; s != 0 && s >= r.renewSeq && r.phase != idle {
 		return true
 	}
-	return m.now >= m.aloneFrom(r) && m.reachable()
+	return m.now >= m.aloneFrom(r) && m.reachable(r)
 }
 
 func (m *Machine) aloneFrom(r *resource) time.Duration {
-	if r.holding {
-		return m.peerSince() + m.asked(r)/2
+	from := m.peerSince() + m.patience(r)
+	if asked := m.unansweredSince(r); asked > 0 {
+		from = min(from, asked+2*m.patience(r))
 	}
-	return m.peerSince() + Remember(m.asked(r))
+	return from
+}
+
+// patience is how long a silent peer is waited for.
+func (m *Machine) patience(r *resource) time.Duration {
+	if r.holding {
+		return m.asked(r) / 2
+	}
+	return Remember(m.asked(r))
 }
 
 // peerSince is when the peer last said something new; if never, when this node
@@ -36,8 +51,32 @@ func (m *Machine) peerSince() time.Duration {
 	return m.started
 }
 
-func (m *Machine) reachable() bool {
-	return m.reachOK && m.reachAt >= m.peerSince() && m.now < m.reachAt+m.cfg.MaxLease
+// unansweredSince is since when the peer answers no request, as far as that counts
+// for a lease: to a candidate, and to a holder that is alone already. 0 if it
+// does answer, or was not asked.
+func (m *Machine) unansweredSince(r *resource) time.Duration {
+	if r.holding && !r.alone {
+		return 0
+	}
+	return m.peers[1-m.self].asked
+}
+
+func (m *Machine) reachable(r *resource) bool {
+	since := m.peerSince()
+	if asked := m.unansweredSince(r); asked > 0 {
+		since = min(since, asked)
+	}
+	return m.reachOK && m.reachAt >= since && m.now < m.reachAt+m.cfg.MaxLease
+}
+
+// ask notes that a voter is asked something. Requests that lie further apart
+// than a lease are no row of them.
+func (m *Machine) ask(voter int, r *resource) {
+	p := &m.peers[voter]
+	if p.asked == 0 || m.now-p.askedAt > m.asked(r) {
+		p.asked = m.now
+	}
+	p.askedAt = m.now
 }
 
 // pairProgress keeps account of who voted for the renewal that has just

@@ -133,7 +133,8 @@ type life struct {
 }
 
 // news reports whether a message is none that was heard before: a peer that is
-// dead must not seem to live because somebody plays its messages again.
+// dead must not seem to live because somebody plays its messages again. An
+// answer that is new ends the row of requests that were not answered.
 func (p *peer) news(msg *Message, self Owner, asked uint64) bool {
 	i := slices.IndexFunc(p.lives[:], func(l life) bool { return l.owner == msg.From })
 	if i < 0 {
@@ -149,6 +150,7 @@ func (p *peer) news(msg *Message, self Owner, asked uint64) bool {
 			l.seq, fresh = it.Seq, true
 		case it.Kind.answers() && it.Ballot.Owner() == self && it.Echo > l.echo && it.Echo <= asked:
 			l.echo, fresh = it.Echo, true
+			p.asked = 0
 		}
 	}
 	return fresh
