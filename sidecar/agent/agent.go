@@ -131,6 +131,7 @@ type Config struct {
 // Addresses on a node that carries none, Store without a state directory.
 type Deps struct {
 	Now        func() time.Duration // CLOCK_BOOTTIME, what leases are measured with
+	Wall       func() time.Time     // the wall clock, for what people read; nil: this machine's
 	Network    Network
 	Addresses  Addresses
 	LB         LoadBalancer
@@ -167,6 +168,7 @@ type Agent struct {
 	decided     lease.Record  // the site decision that is acted on
 	decision    site.Decision // the same, decoded
 	decidedFrom string        // who announced it
+	dates       dates         // when what it says came about
 	maintenance bool
 	stopping    bool
 	started     time.Duration
@@ -204,6 +206,9 @@ type Agent struct {
 
 // New checks the configuration and prepares the machines; it starts nothing.
 func New(cfg Config, deps Deps) (*Agent, error) {
+	if deps.Wall == nil {
+		deps.Wall = time.Now
+	}
 	now := deps.Now()
 	var restored []lease.Record
 	var maintenance bool
@@ -338,6 +343,9 @@ func (a *Agent) turn() {
 	a.stand(now)
 	a.welcome(now)
 	a.stepSite(a.deps.Now())
+	if a.holder(ResourceSite) != "" {
+		a.dates.heard = now
+	}
 	a.tell(a.deps.Now())
 	a.announceLeases(a.deps.Now())
 	a.sweep(now)

@@ -120,7 +120,7 @@ func (a *Agent) siteProblems(s status.Status, say func(status.Health, string, ..
 	}
 	a.viewProblems(s, say)
 	for _, g := range a.decision.Groups {
-		if g.Notify != 0 && time.Since(time.UnixMilli(g.SinceUnixMS)) > notifyPatience {
+		if g.Notify != 0 && a.deps.Now()-a.dates.groups[g.In()].at > notifyPatience {
 			say(status.Degraded, "the notify hook has not yet told that %s is active at %s; it is tried again", g.In(), g.Active)
 		}
 	}

@@ -23,8 +23,8 @@ const toldLength = 128
 
 var errStopped = errors.New("the agent has stopped")
 
-// history holds the transitions of all nodes in the order of their time. It is
-// the one thing here that several goroutines share.
+// history holds the transitions of all nodes in the order in which they happened.
+// It is the one thing here that several goroutines share.
 type history struct {
 	node  string
 	store Store
@@ -54,16 +54,27 @@ func (h *history) load() error {
 	return nil
 }
 
+// onTheWay is how much later than a transition another one may be known here, and
+// still have come before it: more than a message takes, less than a clock is set
+// by that was wrong.
+const onTheWay = 10 * time.Second
+
 // add inserts t unless it is known, and tells those who watch. It reports
-// whether t was new.
-func (h *history) add(e status.Event) bool {
+// whether t was new. What has just happened comes last, or before what came in
+// sooner and is dated a little later; dates that are later by more are those of
+// a clock that has been set back since, or of another node's that is ahead. What
+// happened before this node was there to hear it goes by its date alone.
+func (h *history) add(e status.Event, old bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := e.Transition
-	i, _ := slices.BinarySearchFunc(h.items, t.At, func(x status.Transition, at time.Time) int { return x.At.Compare(at) })
-	for j := i; j < len(h.items) && h.items[j].At.Equal(t.At); j++ {
-		if h.items[j] == t {
-			return false
+	if slices.Contains(h.items, t) {
+		return false
+	}
+	i := len(h.items)
+	for ; i > 0; i-- {
+		if later := h.items[i-1].At.Sub(t.At); later <= 0 || !old && later > onTheWay {
+			break
 		}
 	}
 	h.items = slices.Insert(h.items, i, t)
@@ -145,7 +156,7 @@ func (h *history) watch(ctx context.Context, after string) <-chan status.Event {
 func (a *Agent) note(t status.Transition) { a.noteFor(t, "") }
 
 func (a *Agent) noteFor(t status.Transition, commandID string) {
-	t.At, t.Node = time.Now().UTC(), a.cfg.Node
+	t.At, t.Node = a.deps.Wall().UTC(), a.cfg.Node
 	fields := []zap.Field{zap.String("resource", t.Resource), zap.String("reason", t.Reason)}
 	for _, f := range []struct{ key, value string }{
 		{"from", t.From},
@@ -163,7 +174,7 @@ func (a *Agent) noteFor(t status.Transition, commandID string) {
 	}
 	a.log.Info(t.Event, fields...)
 	a.metrics.transitions.WithLabelValues(t.Resource, t.Event, t.Reason).Inc()
-	a.history.add(status.Event{Transition: t, CommandID: commandID})
+	a.history.add(status.Event{Transition: t, CommandID: commandID}, false)
 	if a.tap != nil {
 		a.tap(t)
 	}
@@ -180,7 +191,7 @@ func (a *Agent) noteFor(t status.Transition, commandID string) {
 // announceTo gives a node that has just appeared what happened here lately.
 func (a *Agent) announceTo(node string) {
 	if items := a.history.own(20); len(items) > 0 {
-		a.send(node, kindTransition, transition{envelope: a.envelope(node), Items: items})
+		a.send(node, kindTransition, transition{envelope: a.envelope(node), Items: items, Old: true})
 	}
 }
 
@@ -198,7 +209,7 @@ func (a *Agent) receiveTransition(body []byte) {
 			a.ignored("foreign-transition")
 			continue
 		}
-		if a.history.add(status.Event{Transition: t}) && a.deps.Store != nil {
+		if a.history.add(status.Event{Transition: t}, m.Old || len(m.Items) > 1) && a.deps.Store != nil {
 			if err := a.deps.Store.AppendHistory(t); err != nil {
 				a.problem("state-dir", err.Error())
 			}

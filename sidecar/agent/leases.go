@@ -200,7 +200,7 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 		a.answer(g)
 	}
 	value, err := json.Marshal(vipValue{
-		Holder: a.cfg.Node, SinceUnixMS: time.Now().UnixMilli(), Reason: string(t.Reason), Predecessor: t.Predecessor,
+		Holder: a.cfg.Node, SinceUnixMS: a.deps.Wall().UnixMilli(), Reason: string(t.Reason), Predecessor: t.Predecessor,
 	})
 	if err == nil {
 		a.stepLease(lease.Propose{Resource: t.Resource, Data: value})

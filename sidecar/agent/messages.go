@@ -114,6 +114,8 @@ type transition struct {
 	envelope
 
 	Items []status.Transition `json:"items"`
+	// Old: they are told again, to a node that may not have been there.
+	Old bool `json:"old,omitempty"`
 }
 
 // hookOrder asks a node to run the hooks of one phase. Epoch is the one in

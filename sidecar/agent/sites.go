@@ -24,7 +24,11 @@ func (a *Agent) becomeDecider(t lease.TakeUp) {
 	a.note(status.Transition{Resource: ResourceSite, Event: "take-up", From: t.Predecessor, To: a.cfg.Node, Epoch: t.Value.Epoch, Reason: string(t.Reason)})
 	now := a.deps.Now()
 	a.feedSite(now, a.world(now))
-	a.feedSite(now, site.Adopt{Decision: d, Epoch: t.Value.Epoch, Blank: t.Value.Epoch == 0 || err != nil})
+	blank := t.Value.Epoch == 0 || err != nil
+	if !blank {
+		a.dates.learn(now, a.deps.Wall(), d)
+	}
+	a.feedSite(now, site.Adopt{Decision: d, Epoch: t.Value.Epoch, Blank: blank, PauseLeft: a.dates.pauseLeft(now, d)})
 }
 
 // stepSite tells the decider what the world looks like now.
@@ -46,7 +50,7 @@ func (a *Agent) feedSite(now time.Duration, in site.Input) {
 	if a.decider == nil {
 		return
 	}
-	out := a.decider.Step(now, time.Now().UnixMilli(), in)
+	out := a.decider.Step(now, a.deps.Wall().UnixMilli(), in)
 	a.wakeAt(out.Wake)
 	for _, t := range out.Transitions {
 		a.note(status.Transition{
@@ -64,7 +68,7 @@ func (a *Agent) feedSite(now time.Duration, in site.Input) {
 		} else {
 			a.begun(now, r.ID, result)
 			a.history.tell(status.Event{CommandID: r.ID, Transition: status.Transition{
-				At: time.Now().UTC(), Node: a.cfg.Node, Resource: groupResource(r.Group), Event: "progress",
+				At: a.deps.Wall().UTC(), Node: a.cfg.Node, Resource: groupResource(r.Group), Event: "progress",
 				Phase: string(r.Phase), Epoch: r.Epoch, Reason: string(r.Reason), Detail: r.Text,
 			}})
 		}
@@ -100,6 +104,7 @@ func (a *Agent) siteDecided(r lease.Record, holder string) {
 	a.decided, a.decision, a.decidedFrom = r, d, holder
 	a.fenceHooks(again)
 	now := a.deps.Now()
+	a.dates.learn(now, a.deps.Wall(), d)
 	a.applySite(now)
 	if holder == a.cfg.Node {
 		a.metrics.decisions.Inc()
@@ -200,12 +205,6 @@ func (a *Agent) standForSite(now time.Duration, eligible bool) {
 	a.stepLease(lease.Stand{Resource: ResourceSite, Willing: willing, Rank: rank})
 }
 
-// paused says whether an operator has stopped automatic decisions.
-func (a *Agent) paused() bool {
-	until, yes := a.decision.Paused()
-	return yes && (until == 0 || time.Now().UnixMilli() < until)
-}
-
 // siteStatus shows the decision of every group.
 func (a *Agent) siteStatus() []status.Site {
 	out := []status.Site{}
@@ -213,7 +212,7 @@ func (a *Agent) siteStatus() []status.Site {
 	for _, g := range a.decision.Groups {
 		out = append(out, status.Site{
 			Group: g.In(), Active: g.Active, Phase: string(g.Phase), Target: g.Target, Epoch: a.decided.Value.Epoch,
-			Reason: string(g.Reason), Actor: g.Actor, Since: time.UnixMilli(g.SinceUnixMS).UTC(),
+			Reason: string(g.Reason), Actor: g.Actor, Since: a.date(g.SinceUnixMS, a.dates.groups[g.In()].at),
 			AckNeeded: g.Ack, Waiting: waiting[g.In()],
 		})
 	}

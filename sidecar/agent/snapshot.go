@@ -33,7 +33,7 @@ func (a *Agent) Status() status.Status {
 func (a *Agent) unknown(err error) status.Status {
 	return status.Status{
 		Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
-		At: time.Now().UTC(), Health: status.Unknown, Problems: []string{"the sidecar does not answer: " + err.Error()},
+		At: a.deps.Wall().UTC(), Health: status.Unknown, Problems: []string{"the sidecar does not answer: " + err.Error()},
 	}
 }
 
@@ -50,7 +50,7 @@ func (a *Agent) History(n int) []status.Transition { return a.history.last(n) }
 func (a *Agent) snapshot(now time.Duration) status.Status {
 	s := status.Status{
 		Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
-		At: time.Now().UTC(), Observe: a.cfg.Observe, Protocol: a.protocol(),
+		At: a.deps.Wall().UTC(), Observe: a.cfg.Observe, Protocol: a.protocol(),
 		Leases: a.leaseStatus(now), Nodes: a.nodeStatus(now), Views: a.viewStatus(now), Held: a.heldStatus(now),
 		Recent: a.history.last(10), Groups: []status.Site{},
 	}
@@ -71,7 +71,7 @@ func (a *Agent) snapshot(now time.Duration) status.Status {
 			}
 		}
 		if until, _ := a.decision.Paused(); a.paused() {
-			at := time.UnixMilli(until).UTC() // 1970: without end
+			at := a.date(until, now+a.dates.pauseLeft(now, a.decision)) // 1970: without end
 			s.PausedUntil = &at
 		}
 	}

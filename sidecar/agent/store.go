@@ -104,7 +104,7 @@ func (d *Directory) History() ([]status.Transition, error) {
 	for s.Scan() {
 		var t status.Transition
 		if json.Unmarshal(s.Bytes(), &t) == nil && !t.At.IsZero() {
-			h.add(status.Event{Transition: t})
+			h.add(status.Event{Transition: t}, true)
 		}
 	}
 	// What a crash left behind (a line without end) must not keep a sidecar from

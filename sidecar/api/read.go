@@ -75,15 +75,17 @@ type Holder struct {
 
 // holder answers 200 on the holder of a group and 503 elsewhere. The time
 // since the snapshot counts against the lease: an agent that stands still must
-// not go on saying that it holds.
+// not go on saying that it holds. The snapshot is dated by a clock that can be set;
+// the time since it was asked for counts at least.
 func (s *Server) holder(w http.ResponseWriter, r *http.Request) {
+	asked := time.Now()
 	st := s.agent.Status()
 	lease, code, problem := vipLease(st, r.URL.Query().Get("group"))
 	if problem != "" {
 		fail(w, code, "no-such-group", problem)
 		return
 	}
-	left := time.Duration(lease.ExpiresInMS)*time.Millisecond - time.Since(st.At)
+	left := time.Duration(lease.ExpiresInMS)*time.Millisecond - max(time.Since(asked), asked.Sub(st.At))
 	h := Holder{Group: strings.TrimPrefix(lease.Resource, vipPrefix), Node: st.Node, Holder: lease.Holder, Epoch: lease.Epoch}
 	h.Holds = lease.Source == "own" && lease.Holder == st.Node && left > 0
 	if h.Holds {

@@ -28,9 +28,8 @@ func (d *Decider) adopt(in Adopt) {
 			d.tell(Transition{Event: EventAdopt, Group: g.In(), From: g.Active, To: d.heading(g), Phase: g.Phase, Reason: g.Reason, Actor: g.Actor})
 		}
 	}
-	if d.cur.PausedUntilMS > 0 { // the wall clock may be wrong, but no pause gets longer by that
-		left := time.Duration(d.cur.PausedUntilMS-d.wall) * time.Millisecond
-		d.pauseUntil = d.now + min(max(left, 0), time.Duration(d.cur.PausedForMS)*time.Millisecond)
+	if d.cur.PausedUntilMS > 0 {
+		d.pauseUntil = d.now + min(max(in.PauseLeft, 0), time.Duration(d.cur.PausedForMS)*time.Millisecond)
 	}
 }
 

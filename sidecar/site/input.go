@@ -12,6 +12,9 @@ type Adopt struct {
 	Decision Decision
 	Epoch    uint64
 	Blank    bool // nobody knew a value
+	// PauseLeft is how long a pause that has an end still lasts, as far as this
+	// node knows.
+	PauseLeft time.Duration
 }
 
 // Decided says that a quorum accepted a decision.

@@ -200,7 +200,8 @@ func (s *sim) start(blank bool) {
 	gen := s.gen
 	s.d, s.twin, s.inFlight, s.hooks = NewDecider(s.cfg), NewDecider(s.cfg), nil, nil
 	s.tell()
-	s.step(Adopt{Decision: s.cur, Epoch: s.epoch, Blank: blank})
+	left := time.Duration(s.cur.PausedUntilMS-simWall)*time.Millisecond - s.now
+	s.step(Adopt{Decision: s.cur, Epoch: s.epoch, Blank: blank, PauseLeft: left})
 	var beat func()
 	beat = func() {
 		if gen == s.gen && s.d != nil {
