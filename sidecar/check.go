@@ -91,6 +91,7 @@ func (c *checker) run(ctx context.Context, cl *client) {
 		c.interfaces()
 		c.strangers(ctx)
 		c.gate()
+		c.tracking()
 		c.haproxy(ctx)
 		c.haproxyConfig()
 	}

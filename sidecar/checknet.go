@@ -310,3 +310,16 @@ func (c *checker) gate() {
 	}
 	c.ok("gate", "nftables answers")
 }
+
+// tracking looks whether the kernel has room for new connections.
+func (c *checker) tracking() {
+	switch t := vip.ConnectionTracking(); {
+	case t.Full():
+		c.fault("connections", fmt.Sprintf("the kernel tracks %d connections of at most %d, and drops new ones when it can track no more", t.Count, t.Max),
+			"raise net.netfilter.nf_conntrack_max, or have the firewall not track what it need not (notrack)")
+	case t.Count > 0:
+		c.ok("connections", "the kernel tracks %d of at most %d", t.Count, t.Max)
+	default:
+		c.ok("connections", "the kernel tracks none here")
+	}
+}

@@ -13,6 +13,7 @@ type Status struct {
 	FenceWhy string        // why it is not the gate; ""
 	MinLease time.Duration // see Manager.MinLease
 	Grace    Grace
+	Tracking Tracking      // zero if there are no addresses
 	Groups   []GroupStatus // in the order of Config
 	// Missing lists the capabilities that this process lacks.
 	Missing       []Capability
@@ -51,6 +52,7 @@ type AddressStatus struct {
 func (m *Manager) Status() Status {
 	least := m.MinLease()
 	lack, _ := MissingCapabilities() // unknown is not missing
+	tracking := ConnectionTracking()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := Status{
@@ -59,6 +61,9 @@ func (m *Manager) Status() Status {
 	}
 	if m.has(false) && !m.cfg.Observe {
 		s.Missing = lack
+	}
+	if m.has(false) {
+		s.Tracking = tracking
 	}
 	if !s.Grace.Available {
 		s.Grace.Reason = "no gate: " + m.why
