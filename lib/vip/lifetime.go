@@ -19,22 +19,18 @@ const (
 // and the shortest lease that leaves room for one second of it. The kernel looks
 // at all lifetimes of a family when an address of it comes or is extended, and
 // then not again for a second: Linux 6.18 removes an IPv4 address by 0.34 s after
-// its lifetime if no other comes meanwhile, otherwise up to 1 s after it. The
-// shortest lease of IPv4 alone counts on none that comes to a dead or frozen
-// holder in the half second before its lifetime ends.
+// its lifetime if no other comes meanwhile, otherwise up to 1 s after it, an IPv6
+// address up to 1.5 s. What comes to the machine of a dead or frozen holder is not
+// ours to say, so the longer time counts. The rest of a shortest lease is for the
+// time that an acknowledgement takes.
 const (
 	overrun4  = 1040 * time.Millisecond
 	overrun6  = 1500 * time.Millisecond
-	minLease4 = 1500 * time.Millisecond
+	minLease4 = 2200 * time.Millisecond
 	minLease6 = 2600 * time.Millisecond
 	// The constant extendEvery bounds how often a lifetime is extended. With the gate a
 	// lifetime has a second to spare, so that this is safe.
 	extendEvery = 350 * time.Millisecond
-)
-
-const (
-	// The constant quiet4 is the overrun of IPv4 when no other address comes meanwhile.
-	quiet4 = 340 * time.Millisecond
 	// The constant lastsOn is how much of a lifetime must be left to do without an
 	// extension: that of two renewals and a slow third.
 	lastsOn = 600 * time.Millisecond
@@ -44,12 +40,8 @@ const (
 // be there after the deadline, as after a renewal that was acknowledged late. The
 // lifetime that it has ends before that; while it lasts on, it is left as it is.
 func outlasts(six bool, lives, deadline, now time.Duration) bool {
-	late := quiet4
-	if six {
-		late = overrun6
-	}
 	left := lives - now
-	return now+time.Second+late > deadline && left > lastsOn && left <= time.Second
+	return now+time.Second+overrun(six) > deadline && left > lastsOn && left <= time.Second
 }
 
 func overrun(six bool) time.Duration {

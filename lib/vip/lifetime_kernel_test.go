@@ -78,13 +78,11 @@ func TestWithoutTheGateTheLifetimeEndsByTheLease(t *testing.T) {
 				time.Sleep(170 * time.Millisecond)
 			}
 			over := bootTime() + c.lease + 300*time.Millisecond
-			if c.dual { // see overrun4
-				for i := range 2 {
-					for _, h := range holders {
-						h.disturb(l, i)
-					}
-					time.Sleep(800 * time.Millisecond)
+			for i := range 2 { // see overrun4
+				for _, h := range holders {
+					h.disturb(l, i)
 				}
+				time.Sleep(800 * time.Millisecond)
 			}
 			time.Sleep(over - bootTime())
 			for _, h := range holders {

@@ -338,7 +338,7 @@ func TestLifetimes(t *testing.T) {
 		{FenceGate, true, 1000 * ms, 2},
 		{FenceGate, false, 1001 * ms, 3},
 		{FenceGate, false, 30 * time.Second, 31},
-		{FenceLifetime, false, 1500 * ms, 1},
+		{FenceLifetime, false, 2200 * ms, 1},
 		{FenceLifetime, false, 3039 * ms, 1},
 		{FenceLifetime, false, 3040 * ms, 2},
 		{FenceLifetime, true, 2600 * ms, 1},
@@ -359,7 +359,7 @@ func TestLateAcknowledgementDoesNotExtendBeyondTheDeadline(t *testing.T) {
 		lease   time.Duration
 		least   time.Duration // the time left with which a second surely ends in time
 	}{
-		"IPv4": {"10.77.0.100/32", minLease4, 1340 * ms},
+		"IPv4": {"10.77.0.100/32", minLease4, 2040 * ms},
 		"IPv6": {"fd77::100/128", minLease6, 2500 * ms},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -97,7 +97,7 @@ func (k *kernel) gate(yes bool) {
 	k.fence, k.least = vip.FenceGate, 0
 	if !yes {
 		e.Kind = vip.ReasonGateLost
-		k.fence, k.least = vip.FenceLifetime, 1500*time.Millisecond
+		k.fence, k.least = vip.FenceLifetime, 2200*time.Millisecond
 	}
 	k.mu.Unlock()
 	k.events <- e

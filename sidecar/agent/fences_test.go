@@ -84,9 +84,9 @@ func TestOneLoadBalancerWithoutTheGateLengthensAllLeases(t *testing.T) {
 					t.Errorf("tandem_fence for the gate is %v, want 1", v)
 				}
 				c.nodes[weak].kernel.gate(false)
-				c.until("the lease is longer", 2*time.Second, func() bool { return length() >= 1500 })
+				c.until("the lease is longer", 2*time.Second, func() bool { return length() >= 2200 })
 				c.until("so is the one in force", time.Second, func() bool { return c.leaseOf("lb1", "vip/default").ExpiresInMS > 1000 })
-				c.until("and the site's", time.Second, func() bool { return c.leaseOf("lb1", "site").LengthMS >= 1500 })
+				c.until("and the site's", time.Second, func() bool { return c.leaseOf("lb1", "site").LengthMS >= 2200 })
 				c.saysFence(weak, vip.FenceLifetime, seen[weak])
 				if !seen[weak].said("address", "gate-lost") {
 					t.Errorf("the log of %s does not say gate-lost", weak)
