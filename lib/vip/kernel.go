@@ -112,6 +112,9 @@ func (k *kernel) Settle(a Address) {
 
 func (k *kernel) Remove(a Address) (bool, error) {
 	l, err := k.link(a.Interface)
+	if errors.Is(err, errNoInterface) {
+		return k.removeElsewhere(a, err)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -132,6 +135,32 @@ func (k *kernel) Remove(a Address) (bool, error) {
 		found = true
 	}
 	return found, nil
+}
+
+// removeElsewhere removes an address from an interface that has got another name
+// since, and keeps its addresses. Only ours has an end: one that an operator has put
+// elsewhere on this machine, for reasons of his own, stays.
+func (k *kernel) removeElsewhere(a Address, none error) (bool, error) {
+	there, err := k.h.AddrList(nil, family(a.Prefix.Addr().Is6()))
+	if err != nil {
+		return false, fmt.Errorf("ip addr show: %w", err)
+	}
+	const forever = 1<<32 - 1
+	found := false
+	for _, have := range there {
+		if !have.IP.Equal(a.Prefix.Addr().AsSlice()) || have.ValidLft <= 0 || have.ValidLft == forever {
+			continue
+		}
+		link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: have.LinkIndex}}
+		if err := k.h.AddrDel(link, &netlink.Addr{IPNet: have.IPNet}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return true, named(fmt.Errorf("ip addr del %s from interface %d: %w", have.IPNet, have.LinkIndex, err))
+		}
+		found = true
+	}
+	if !found {
+		return false, none
+	}
+	return true, nil
 }
 
 func (k *kernel) Look(a Address) (presence, error) {

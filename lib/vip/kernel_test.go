@@ -71,26 +71,31 @@ func TestAddressComesBackWhenSomebodyRemovesIt(t *testing.T) {
 }
 
 func TestTenRemovalsInTenSecondsEndInAnAlert(t *testing.T) {
-	l := newLab(t, "a")
-	a := l.sidecar("a", "web="+vip4+"/32@eth0")
-	a.ask("hold web 2s")
-	for range contestedAfter + 3 { // one that a renewal has just undone is not noticed
-		l.eventually(time.Second, "address back", func() bool { return l.has("a", vip4) })
-		l.in("a", "ip", "addr", "del", vip4+"/32", "dev", "eth0")
-		time.Sleep(20 * time.Millisecond)
-		if a.status().Groups[0].Addresses[0].Contested {
-			break
-		}
-	}
-	took := l.eventually(2*time.Second, "slow repair", func() bool { return l.has("a", vip4) })
-	if took < 500*time.Millisecond {
-		t.Errorf("eleventh repair after %s, want about a second", took)
-	}
-	if got := a.ask("events"); strings.Count(got, "address-contested") != 1 {
-		t.Error(got)
-	}
-	if as := a.status().Groups[0].Addresses[0]; as.Repairs != contestedAfter || !as.Contested {
-		t.Errorf("%+v", as)
+	for _, ip := range []string{vip4 + "/32", vip6 + "/128"} {
+		t.Run(ip, func(t *testing.T) {
+			bare, _, _ := strings.Cut(ip, "/")
+			l := newLab(t, "a")
+			a := l.sidecar("a", "web="+ip+"@eth0")
+			a.ask("hold web 2s")
+			for range contestedAfter + 3 { // one that a renewal has just undone is not noticed
+				l.eventually(time.Second, "address back", func() bool { return l.has("a", bare) })
+				l.in("a", "ip", "addr", "del", ip, "dev", "eth0")
+				time.Sleep(20 * time.Millisecond)
+				if a.status().Groups[0].Addresses[0].Contested {
+					break
+				}
+			}
+			took := l.eventually(2*time.Second, "slow repair", func() bool { return l.has("a", bare) })
+			if took < 500*time.Millisecond {
+				t.Errorf("eleventh repair after %s, want about a second", took)
+			}
+			if got := a.ask("events"); strings.Count(got, "address-contested") != 1 {
+				t.Error(got)
+			}
+			if as := a.status().Groups[0].Addresses[0]; as.Repairs != contestedAfter || !as.Contested {
+				t.Errorf("%+v", as)
+			}
+		})
 	}
 }
 

@@ -163,7 +163,7 @@ func (m *Manager) letGo(g *group, why Reason) error {
 	for _, c := range g.addrs {
 		c.repairs.at, c.mute = 0, nil
 		_, c.err = m.sys.addresses.Remove(c.Address)
-		if errors.Is(c.err, errNoInterface) { // and the address with it
+		if errors.Is(c.err, errNoInterface) { // and the address with it; see removeElsewhere
 			c.err = nil
 		}
 		if c.err != nil {
