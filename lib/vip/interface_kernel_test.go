@@ -185,10 +185,23 @@ func TestRenamedInterfaceKeepsNoAddress(t *testing.T) {
 	l.server("a")
 	a := l.sidecar("a", both)
 	a.ask("hold web 500ms")
-	if out, err := exec.Command("ip", "-n", l.ns("a"), "link", "set", "eth0", "name", "lan0").CombinedOutput(); err != nil {
-		t.Skipf("NOT TESTED: this kernel does not rename an interface that is up: %s", out)
+	rename := func(from, to string) {
+		t.Helper()
+		if out, err := exec.Command("ip", "-n", l.ns("a"), "link", "set", from, "name", to).CombinedOutput(); err != nil {
+			t.Skipf("NOT TESTED: this kernel does not rename an interface that is up: %s", out)
+		}
 	}
+	rename("eth0", "lan0")
+	seen := ""
+	l.eventually(time.Second, "the caller hears of it", func() bool { seen += a.ask("events"); return strings.Contains(seen, string(ReasonCarrierLost)) })
 	l.eventually(2*time.Second, "it is said", func() bool { return strings.Contains(a.status().Groups[0].Addresses[0].Error, errNoInterface.Error()) })
+	sent := a.status().Groups[0].Addresses[0].Announcements
+	rename("lan0", "eth0")
+	l.eventually(time.Second, "put right and announced", func() bool {
+		as := a.status().Groups[0].Addresses[0]
+		return as.Present && as.Error == "" && as.Announcements > sent && l.has("a", vip4) && l.has("a", vip6)
+	})
+	rename("eth0", "lan0")
 	on := func(ip string) bool {
 		return strings.Contains(l.in("a", "ip", "-o", "addr", "show", "dev", "lan0"), " "+ip+"/")
 	}
@@ -213,7 +226,7 @@ func TestRenamedInterfaceKeepsNoAddress(t *testing.T) {
 		t.Errorf("what an operator put on another interface is gone:\n%s", out)
 	}
 	l.in("a", "ip", "addr", "del", operators, "dev", "lo")
-	l.in("a", "ip", "link", "set", "lan0", "name", "eth0")
+	rename("lan0", "eth0")
 	a.ask("hold web 500ms")
 	if !l.has("a", vip4) || !l.has("a", vip6) {
 		t.Error("not taken up when the interface had its name again")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -62,10 +63,39 @@ func (m *Manager) reported(n netlink.Message) {
 			m.addressChanged(ip)
 		}
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		if name, flags, ok := reportedLink(n.Data); ok {
+		if name, flags, ok := reportedLink(n.Data); ok && slices.Contains(m.interfaces(), name) {
 			m.linkChanged(name, n.Header.Type == unix.RTM_NEWLINK && hasCarrier(flags))
+		} else if ok {
+			m.lookForRenamed()
 		}
 	}
+}
+
+// lookForRenamed finds an interface of ours that is there no more. One that gets
+// another name is reported under that.
+func (m *Manager) lookForRenamed() {
+	for _, name := range m.interfaces() {
+		if m.vanished(name) {
+			m.linkChanged(name, false)
+		}
+	}
+}
+
+func (m *Manager) vanished(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.carriers[name] {
+		return false
+	}
+	for _, g := range m.groups {
+		for _, c := range g.addrs {
+			if c.Interface == name {
+				_, err := m.sys.addresses.Look(c.Address)
+				return errors.Is(err, errNoInterface)
+			}
+		}
+	}
+	return false
 }
 
 // reportedAddress reads struct ifaddrmsg and what follows it.

@@ -42,6 +42,7 @@ type kernel struct {
 	answered  int
 	strangers []vip.Stranger
 	sought    map[string]time.Duration // since when, by group
+	tracking  vip.Tracking
 }
 
 func (k *kernel) Set(group string, d vip.Desired) error {
@@ -59,7 +60,7 @@ func (k *kernel) Answer(string) error { k.mu.Lock(); defer k.mu.Unlock(); k.answ
 func (k *kernel) Status() vip.Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := vip.Status{Fence: k.fence, MinLease: k.least, Grace: vip.Grace{Available: k.fence == vip.FenceGate}}
+	s := vip.Status{Fence: k.fence, MinLease: k.least, Tracking: k.tracking, Grace: vip.Grace{Available: k.fence == vip.FenceGate}}
 	if k.fence == vip.FenceLifetime {
 		s.FenceWhy = "there is no nftables"
 	}

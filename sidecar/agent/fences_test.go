@@ -172,3 +172,38 @@ func TestAPairSaysWhileItIsUnsafe(t *testing.T) {
 		}
 	})
 }
+
+// TestAFullTableOfConnectionsIsSaid on every node, with the mend, and moves nothing:
+// whoever holds the address, that machine drops what is new.
+func TestAFullTableOfConnectionsIsSaid(t *testing.T) {
+	inBubble(t, nil, func(c *cluster) {
+		t := c.t
+		said := func() bool {
+			for _, n := range []string{"lb1", "lb2", "witness"} {
+				problems := strings.Join(c.nodes[n].Status().Problems, "\n")
+				if !strings.Contains(problems, "lb1: tracking-full: ") || !strings.Contains(problems, "nf_conntrack_max") {
+					return false
+				}
+			}
+			return true
+		}
+		track := func(count int) {
+			k := c.nodes["lb1"].kernel
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.tracking = vip.Tracking{Count: count, Max: 1000}
+		}
+		track(900)
+		time.Sleep(3 * time.Second)
+		if said() {
+			t.Error("said of a table that has room")
+		}
+		track(960)
+		c.until("said by all", 5*time.Second, said)
+		track(100)
+		c.until("no longer said", 5*time.Second, func() bool { return !said() && c.nodes["lb1"].Status().Health == status.Healthy })
+		if !c.held("lb1")() {
+			t.Errorf("holders %v, want lb1 all along", c.holders())
+		}
+	})
+}

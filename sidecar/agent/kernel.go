@@ -77,7 +77,7 @@ func (a *Agent) kernelWarnings(now time.Duration) []string {
 		out = append(out, "capability-missing: "+c.Name+" "+c.For+"; "+c.Mend())
 	}
 	if t := s.Tracking; t.Full() {
-		out = append(out, fmt.Sprintf("connections-untracked: the kernel tracks %d connections of at most %d, and drops new ones when it can track no more: "+
+		out = append(out, fmt.Sprintf("tracking-full: the kernel tracks %d connections of at most %d, and drops new ones when it can track no more: "+
 			"raise net.netfilter.nf_conntrack_max, or have the firewall not track what it need not (notrack)", t.Count, t.Max))
 	}
 	for _, g := range s.Groups {
