@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,7 +41,7 @@ type history struct {
 
 func newHistory(node string, store Store) *history {
 	return &history{
-		node: node, store: store, start: strconv.FormatInt(time.Now().UnixMilli(), 36),
+		node: node, store: store, start: rand.Text()[:10],
 		watchers: map[chan status.Event]struct{}{}, closed: make(chan struct{}),
 	}
 }

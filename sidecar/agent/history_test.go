@@ -15,7 +15,7 @@ func TestWatchGoesOnBehindAnEvent(t *testing.T) {
 	began := time.Now()
 	add := func(n int) {
 		// Each is told to be earlier than the one before: clocks differ.
-		h.add(status.Event{Transition: status.Transition{At: began.Add(-time.Duration(n) * time.Second), Reason: strconv.Itoa(n)}})
+		h.add(status.Event{Transition: status.Transition{At: began.Add(-time.Duration(n) * time.Second), Reason: strconv.Itoa(n)}}, false)
 	}
 	read := func(after string, want int) (last string, reasons []string) {
 		events := h.watch(t.Context(), after)
