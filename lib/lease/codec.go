@@ -23,8 +23,9 @@ var (
 
 const maxReason = 32
 
-// maxCounter bounds the counter of a ballot: it grows by one with each bid, and
-// must never begin again at zero.
+// maxCounter bounds the counter of a ballot and the epoch of a value: the one
+// grows by one with each bid, the other with each decision, and neither must ever
+// begin again at zero.
 const maxCounter = 1 << 62
 
 // Which of the optional parts of an item follow.
@@ -148,8 +149,8 @@ func itemSize(it *Item) int {
 }
 
 // Decode is the reverse of Encode. The message shares no memory with b. It
-// returns ErrVersion for another protocol version and ErrMalformed for
-// everything else that Encode cannot have written.
+// returns ErrVersion for another protocol version and ErrMalformed for what is no
+// message, or has numbers and texts beyond the limits.
 func Decode(b []byte) (Message, error) {
 	if len(b) == 0 || len(b) > MaxMessage {
 		return Message{}, fmt.Errorf("%w: %d bytes", ErrMalformed, len(b))
@@ -267,7 +268,9 @@ func (d *decoder) item() (it Item) {
 		it.Remaining = d.duration()
 	}
 	if parts&hasValue != 0 {
-		it.Value.Epoch = d.number()
+		if it.Value.Epoch = d.number(); it.Value.Epoch > maxCounter {
+			d.fail("epoch too high")
+		}
 		if b := d.bytes(MaxData); len(b) > 0 {
 			it.Value.Data = append([]byte(nil), b...)
 		}

@@ -25,17 +25,19 @@ const (
 )
 
 // hear takes from a proposal what is true whether or not this node votes for
-// it: who holds, and what was decided.
+// it: who holds, and what was decided. A voter believes no decision from before
+// the proposal that it keeps: it may have restarted, so that it does not know
+// which ones it has reported, and the message be played again.
 func (m *Machine) hear(r *resource, it *Item) {
 	if it.Held && it.Ballot.Compare(r.voter.released) > 0 {
 		m.hearHolder(r, it)
 	}
-	switch {
+	switch kept := r.voter.record; {
 	case it.Commit == 0:
-	case it.Commit == it.ValueSeq:
+	case it.Commit == it.ValueSeq && !kept.newer(it.record()):
 		m.decide(r, it.record())
-	case r.voter.record.Ballot == it.Ballot && r.voter.record.Seq == it.Commit:
-		m.decide(r, r.voter.record)
+	case kept.Ballot == it.Ballot && kept.Seq == it.Commit:
+		m.decide(r, kept)
 	}
 }
 

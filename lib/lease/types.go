@@ -199,6 +199,9 @@ func (c *Config) validate() error {
 		if max(r.Ballot.Counter, r.Promised.Counter) > maxCounter {
 			bad("restored record of %q: ballot %v is higher than any can be", r.Resource, max(r.Ballot.Counter, r.Promised.Counter))
 		}
+		if r.Value.Epoch > maxCounter {
+			bad("restored record of %q: epoch %d is higher than any can be", r.Resource, r.Value.Epoch)
+		}
 	}
 	return errors.Join(errs...)
 }
