@@ -13,7 +13,7 @@ import (
 // script is a run of the simulation: lines for play, drawn from a seed.
 type script []string
 
-// draw makes a script: a cluster, an adversary for about a minute of virtual
+// draw makes a script: a cluster, an adversary for about half a minute of virtual
 // time, then peace, in which somebody must hold within the bound.
 func draw(seed uint64) script {
 	g := &drawer{rand: random(seed * 0x9e3779b97f4a7c15)}
@@ -126,85 +126,9 @@ func (g *drawer) act() {
 		g.value++
 		g.add("propose %s of=%s value=v%d", g.anyone(), g.resource(), g.value)
 	case 20, 21, 22, 23:
-		g.gambit()
+		gambits[g.below(len(gambits))](g)
 	default:
 		g.add("clock %s ppm=%d", g.name(), []int64{-10000, 10000, 0}[g.below(3)])
-	}
-}
-
-// pause lets some time pass, up to d.
-func (g *drawer) pause(d time.Duration) {
-	g.add("run %v", g.rand.upTo(d).Round(100*time.Microsecond))
-}
-
-// gambit is a short plan of the adversary's, for what single deeds seldom hit
-// upon.
-func (g *drawer) gambit() {
-	switch g.below(5) {
-	case 0: // a holder that comes back meets the answers to its former life
-		n := g.name()
-		g.add("release holder to=%s", n)
-		g.pause(time.Second)
-		g.add("crash %s", n)
-		g.pause(100 * time.Millisecond)
-		g.add("start %s", n)
-		for range 4 {
-			g.pause(60 * time.Millisecond)
-			g.add("replay 40 kind=promise")
-			g.add("replay 40 kind=accept")
-		}
-	case 1: // a former release arrives again under the same owner's next lease
-		n := g.name()
-		g.add("release holder to=%s", n)
-		g.pause(200 * time.Millisecond)
-		g.add("release holder to=%s", n)
-		g.pause(500 * time.Millisecond)
-		g.add("cut holder->%s", g.name())
-		g.pause(800 * time.Millisecond)
-		g.add("replay 60 kind=release")
-	case 2: // answers reach a holder late whose requests no longer reach anybody
-		g.add("net slow=%d latency=1ms jitter=300ms", 100+g.below(400))
-		g.pause(300 * time.Millisecond)
-		g.add("cut holder->*")
-		g.add("net latency=1ms")
-		g.pause(time.Second)
-	case 3: // a voter that has a decision on disk meets an older one again
-		at := g.below(len(g.names))
-		role := func(i int) string { return g.names[(at+i)%len(g.names)] }
-		g.add("net latency=1ms")
-		g.add("release holder to=%s", role(0))
-		g.pause(500 * time.Millisecond)
-		g.value += 2
-		g.add("propose %s of=vip value=v%d", role(0), g.value-1)
-		g.add("run 600ms")
-		g.add("cut %s %s", role(0), role(2))
-		g.add("propose %s of=vip value=v%d", role(0), g.value)
-		g.add("run 60ms")
-		g.everybody("no") // so that nobody writes to the voter before
-		g.add("crash %s", role(0))
-		g.add("crash %s", role(1))
-		g.add("start %s", role(1))
-		g.add("heal")
-		g.add("run %v", slowest)
-		g.add("replay %d kind=propose", 1+g.below(3)) // more would bring the later one back
-		g.everybody("yes")
-	default: // a decision that only the holder's own voter takes, then another holder
-		g.add("cut holder")
-		g.value++
-		g.add("propose holder of=vip value=v%d", g.value)
-		g.pause(800 * time.Millisecond)
-		g.add("heal")
-		g.pause(200 * time.Millisecond)
-		g.add("release holder")
-	}
-}
-
-// everybody has all stand, or nobody.
-func (g *drawer) everybody(willing string) {
-	for _, n := range g.names {
-		for _, r := range g.resources {
-			g.add("stand %s of=%s willing=%s", n, r, willing)
-		}
 	}
 }
 
@@ -317,13 +241,14 @@ func TestNoTwoHolders(t *testing.T) {
 	var steps, takeUps, renewals, decided, risks int
 	first := seed
 	for ; !enough(steps) && !t.Failed(); seed++ {
-		s := draw(seed)
-		p := s.run(nil)
-		c := p.w.check
-		steps, takeUps, renewals = steps+p.w.steps, takeUps+c.takeUps, renewals+c.renewals
-		decided, risks = decided+c.decided, risks+c.risks
-		if p.w.failed() {
-			s.report(t, seed)
+		for _, s := range []script{draw(seed), lesson(seed, gambits[seed%uint64(len(gambits))])} {
+			p := s.run(nil)
+			c := p.w.check
+			steps, takeUps, renewals = steps+p.w.steps, takeUps+c.takeUps, renewals+c.renewals
+			decided, risks = decided+c.decided, risks+c.risks
+			if p.w.failed() {
+				s.report(t, seed)
+			}
 		}
 	}
 	t.Logf("seeds %d to %d: %d steps (%.0f a second), %d take-ups, %d renewals, %d decisions heard, %d times too few remembered one",

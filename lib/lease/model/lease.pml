@@ -215,9 +215,11 @@ proctype Bidder(byte p) {
 	do
 	:: bid(p)
 	:: win(p, 0)
+#ifndef BIDS_ONLY /* a smaller setting, for what needs neither renewals nor releases */
 	:: win(p, 1)
 	:: renew(p)
 	:: letGo(p)
+#endif
 	:: restartBidder(p)
 	od
 }
