@@ -34,13 +34,13 @@ LAB_TOOLS   := haproxy:haproxy ip:iproute2 nft:nftables
 BENCH_TOOLS := $(LAB_TOOLS) keepalived:keepalived
 MQ_TOOLS    := $(LAB_TOOLS) java:default-jre-headless activemq:activemq
 DOCKER_TOOLS := docker-compose:docker-compose debootstrap:debootstrap
-TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus
+TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus shellcheck:shellcheck
 
 # Packages whose tests use the kernel, a real HAProxy or real time. The labs come
 # one after the other, so that they do not starve each other; the rest mostly waits.
 LABS         := ./examples/...
 REAL         := ./haproxy/... ./lib/vip/...
-LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover
+LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover|FollowersFollow
 REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 
 TESTFLAGS ?= -race -shuffle=on -timeout 8m
@@ -118,7 +118,7 @@ test: tools-test vet test-unit test-real
 
 # What make test has no time for: the plan that comes true, strangers, several
 # HAProxys, keepalived beside, moves under a mixed load, keys, upgrades, IPv6,
-# the page in a browser.
+# thirty followers, the page in a browser.
 test-long: tools-long
 	TANDEM_TEST_LONG=1 $(GO) test $(TESTFLAGS) -v -run '$(LONG)' ./examples/pair
 

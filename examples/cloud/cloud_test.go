@@ -237,17 +237,3 @@ func TestFollowRunsOnTheHolderOnly(t *testing.T) {
 		t.Errorf("tried %d times, want 3", len(all))
 	}
 }
-
-func TestScriptsAreClean(t *testing.T) {
-	if _, err := exec.LookPath("shellcheck"); err != nil {
-		t.Skip("NOT TESTED: shellcheck is not installed")
-	}
-	scripts, err := filepath.Glob("*/move")
-	if err != nil || len(scripts) != 3 {
-		t.Fatalf("%v %v", scripts, err)
-	}
-	out, err := exec.CommandContext(t.Context(), "shellcheck", append([]string{"follow"}, scripts...)...).CombinedOutput()
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
