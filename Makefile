@@ -11,7 +11,7 @@
 # make upgrade a rolling upgrade from the previous commit, in every order
 # make soak-lease, make model   the same for the lease protocol alone
 # make test-docker    the image and the compose example on a real Docker engine
-# make test-kubernetes  the manifests, decoded into the types of Kubernetes
+# make test-kubernetes  the manifests, decoded into the types of Kubernetes and reviewed
 # make vuln    known vulnerabilities in the code that is called
 # make licences, make sbom    what the binary is made of (bin/tandem.cdx.json)
 # make build   bin/tandem and bin/pair, bin/hybrid-chat
