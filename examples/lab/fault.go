@@ -107,7 +107,8 @@ func (l *Lab) PowerOn(ctx context.Context, node string) error {
 // Filter drops packets on the bridge. An empty From or To is every node.
 type Filter struct {
 	From, To string
-	Percent  int // 100 cuts the link
+	Percent  int  // 100 cuts the link
+	Gossip   bool // nothing but what the sidecars say to each other
 }
 
 func (f Filter) rule() string {
@@ -117,6 +118,9 @@ func (f Filter) rule() string {
 	}
 	if f.To != "" {
 		parts = append(parts, fmt.Sprintf("oifname %q", f.To))
+	}
+	if f.Gossip {
+		parts = append(parts, toGossip)
 	}
 	if f.Percent < 100 {
 		parts = append(parts, fmt.Sprintf("numgen random mod 100 < %d", f.Percent))
@@ -159,6 +163,15 @@ func (l *Lab) setFilters(ctx context.Context, filters []Filter) error {
 // Cut cuts a node off, both ways.
 func (l *Lab) Cut(ctx context.Context, node string) error {
 	return l.Filter(ctx, Filter{From: node, Percent: 100}, Filter{To: node, Percent: 100})
+}
+
+// CutGossip keeps the sidecars of nodes from all others; everything else passes.
+func (l *Lab) CutGossip(ctx context.Context, nodes ...string) error {
+	var filters []Filter
+	for _, node := range nodes {
+		filters = append(filters, Filter{From: node, Percent: 100, Gossip: true}, Filter{To: node, Percent: 100, Gossip: true})
+	}
+	return l.Filter(ctx, filters...)
 }
 
 // Deafen cuts what goes to a node: it is heard and hears nothing.

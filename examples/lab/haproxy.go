@@ -283,7 +283,7 @@ func (l *Lab) Detected(site string, after time.Duration) time.Duration {
 		found[v.LB+v.Server] = true
 		last = max(last, v.At)
 	}
-	if len(found) < len(LBs())*2*len(l.Backends) {
+	if len(found) < len(l.Balancers())*2*len(l.Backends) {
 		return 0
 	}
 	return last

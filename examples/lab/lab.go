@@ -29,6 +29,9 @@ type Config struct {
 	Loads    []Load        // more kept connections of the client
 	Target   string        // of the client, host:port; default the virtual IP, port 80
 	Paths    []string      // that the client asks for in turn; default /
+	// Followers is how many more load balancers there are, without a vote and
+	// without an address; only under tandem. See [Lab.Edge].
+	Followers int
 	// HAProxy writes the configuration of a load balancer's HAProxy, in place of
 	// the lab's own; the lab starts no application servers then. The sockets
 	// and files are those of [Lab.Socket] and [Lab.StateFile].
@@ -116,6 +119,9 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if err := missing(); err != nil {
 		return nil, err
 	}
+	if err := cfg.checkFollowers(); err != nil {
+		return nil, err
+	}
 	if _, err := CleanStale(ctx); err != nil {
 		return nil, fmt.Errorf("clean up after a lab that crashed: %w", err)
 	}
@@ -143,12 +149,12 @@ func (l *Lab) build(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, lb := range LBs() {
+	for _, lb := range l.Balancers() {
 		if err := l.startHAProxy(ctx, lb); err != nil {
 			return err
 		}
 	}
-	for _, node := range l.System.Nodes() {
+	for _, node := range slices.Concat(l.System.Nodes(), l.Edge()) {
 		if err := l.StartSystem(node); err != nil {
 			return err
 		}
@@ -177,7 +183,7 @@ func (l *Lab) cable(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, place := range layout {
+	for _, place := range l.layout() {
 		n, err := l.newNode(place.name, place.host)
 		if err != nil {
 			return err
@@ -209,7 +215,7 @@ func (l *Lab) Node(name string) *Node {
 // Names lists the nodes in the order of the layout.
 func (l *Lab) Names() []string {
 	var names []string
-	for _, place := range layout {
+	for _, place := range l.layout() {
 		names = append(names, place.name)
 	}
 	return names

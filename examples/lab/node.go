@@ -24,11 +24,15 @@ type Node struct {
 	order []string
 }
 
-// The names of the nodes, and the last byte of their addresses.
-var layout = []struct {
+// place is a node that there is to be: its name, and the last byte of its
+// addresses.
+type place struct {
 	name string
 	host byte
-}{
+}
+
+// Followers come after these.
+var fixed = []place{
 	{"lb1", 11},
 	{"lb2", 12},
 	{"witness", 13},

@@ -15,7 +15,7 @@ import (
 )
 
 // Tandem is the pair under tandem: a sidecar beside each HAProxy and, unless
-// Pair, a witness.
+// Pair, a witness. Followers ([Config]) have a HAProxy and a sidecar too.
 type Tandem struct {
 	Label   string            // for tables; default "tandem"
 	Program string            // path of the binary
@@ -88,10 +88,12 @@ func (t Tandem) environment(l *Lab, n *Node) []string {
 		if l.IPv6 {
 			env["TANDEM_VIPS"] += "," + VIP6().String() + "/128@eth0"
 		}
+		env["TANDEM_SITE"] = map[string]string{"lb1": "a", "lb2": "b"}[n.Name]
+	}
+	if slices.Contains(l.Balancers(), n.Name) {
 		env["TANDEM_HAPROXY_SOCKET"] = l.Socket(n.Name)
 		env["TANDEM_STATE_FILE"] = l.StateFile(n.Name)
 		env["TANDEM_HAPROXY_CFG"] = filepath.Join(n.Dir, "haproxy.cfg")
-		env["TANDEM_SITE"] = map[string]string{"lb1": "a", "lb2": "b"}[n.Name]
 	} else {
 		env["TANDEM_ROLE"] = "witness"
 	}

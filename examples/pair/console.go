@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,6 +65,7 @@ func breakOrders() []order {
 		{"reload", "NODE", "reload its HAProxy", 0, 1, quiet(func(ctx context.Context, l *lab.Lab, a []string) error { return l.ReloadHAProxy(ctx, a[0]) })},
 		{"poweroff", "NODE", "link down and everything killed at once", 0, 1, quiet(func(ctx context.Context, l *lab.Lab, a []string) error { return l.PowerOff(ctx, a[0]) })},
 		{"poweron", "NODE", "boot it", 0, 1, quiet(func(ctx context.Context, l *lab.Lab, a []string) error { return l.PowerOn(ctx, a[0]) })},
+		{"shoot", "COUNT", "kill everything on that many followers, at random (lab --followers)", -1, 1, shootOrder},
 		{"killsite", "SITE", "kill all servers of site a or b", 0, 1, quiet(func(_ context.Context, l *lab.Lab, a []string) error { return l.KillSite(a[0]) })},
 		{"startsite", "SITE", "start them again", 0, 1, quiet(func(_ context.Context, l *lab.Lab, a []string) error { return l.StartSite(a[0]) })},
 		{"burn", "LOOPS", "keep that many cores busy; burn 0 ends it", -1, 1, burnOrder},
@@ -92,7 +94,7 @@ func help() string {
 	for _, o := range orders() {
 		lines = append(lines, fmt.Sprintf("  %-26s %s", o.name+" "+o.args, o.does))
 	}
-	return strings.Join(lines, "\n") + "\n  nodes: lb1 lb2 witness a b client"
+	return strings.Join(lines, "\n") + "\n  nodes: lb1 lb2 witness a b client, and edge1 edge2 … of lab --followers"
 }
 
 // do carries out a line and returns what to print.
@@ -148,6 +150,23 @@ func burnOrder(_ context.Context, c *console, args []string) (string, error) {
 	c.cool()
 	c.quench, err = c.lab.Burn(loops)
 	return "", err
+}
+
+// shootOrder takes the power of followers that have it.
+func shootOrder(ctx context.Context, c *console, args []string) (string, error) {
+	s := c.lab.Snapshot()
+	edge := slices.DeleteFunc(c.lab.Edge(), func(node string) bool { return !s.Nodes[node].Power })
+	count, err := strconv.Atoi(args[0])
+	if err != nil || count < 1 || count > len(edge) {
+		return "", fmt.Errorf("how many? %d followers have power", len(edge))
+	}
+	rand.Shuffle(len(edge), func(i, j int) { edge[i], edge[j] = edge[j], edge[i] })
+	for _, node := range edge[:count] {
+		if err := c.lab.PowerOff(ctx, node); err != nil {
+			return "", err
+		}
+	}
+	return "shot: " + strings.Join(edge[:count], " ") + "\n", nil
 }
 
 func (c *console) cool() {

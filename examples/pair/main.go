@@ -5,6 +5,7 @@
 //	pair lab     leaves it up to be played with
 //	pair do      breaks or mends something in a lab that is up
 //	pair moves   moves the address to and fro under a mixed load
+//	pair followers  measures many load balancers without a vote, shoots some and cuts others off
 //	pair bench   measures every kind of failure, with keepalived beside it
 //	pair tune    compares the lease that tunes itself with fixed ones
 //
@@ -40,7 +41,7 @@ func run() int {
 	var program string
 	root.PersistentFlags().StringVar(&program, "tandem", beside("tandem"), "the tandem binary")
 	root.AddCommand(demoCommand(&program), labCommand(&program), doCommand(), benchCommand(&program),
-		movesCommand(&program), soakCommand(&program), tuneCommand(&program), ableCommand())
+		movesCommand(&program), followersCommand(&program), soakCommand(&program), tuneCommand(&program), ableCommand())
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:

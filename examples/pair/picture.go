@@ -46,7 +46,7 @@ func picture(s lab.Snapshot, p palette) []string {
 	for _, site := range lab.Sites() {
 		lines = append(lines, "   "+siteLine(s, site, p))
 	}
-	return lines
+	return append(lines, edgeLines(s, p)...)
 }
 
 func clientLine(s lab.Snapshot, p palette) string {
@@ -90,6 +90,27 @@ func machine(v lab.NodeView, p palette) []string {
 		}
 	}
 	return lines
+}
+
+// edgeLines are about load balancers without a vote, if there are any.
+func edgeLines(s lab.Snapshot, p palette) []string {
+	all, up := 0, 0
+	for name, v := range s.Nodes {
+		if !strings.HasPrefix(name, "edge") {
+			continue
+		}
+		if all++; v.Power && v.Procs["tandem"] == lab.Runs && v.Procs["haproxy"] == lab.Runs {
+			up++
+		}
+	}
+	switch {
+	case all == 0:
+		return nil
+	case up < all:
+		return []string{"", fmt.Sprintf("   %d load balancers without a vote, %s%d of them down%s", all, p.bad, all-up, p.reset)}
+	default:
+		return []string{"", fmt.Sprintf("   %d load balancers without a vote, all up", all)}
+	}
 }
 
 func siteLine(s lab.Snapshot, site string, p palette) string {

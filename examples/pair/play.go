@@ -21,6 +21,7 @@ import (
 func labCommand(program *string) *cobra.Command {
 	var ipv6 bool
 	var name string
+	var followers int
 	cmd := &cobra.Command{
 		Use: "lab", Short: "Leave a lab up to be played with, until Ctrl-C or `pair do down`", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -31,10 +32,11 @@ func labCommand(program *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return keep(cmd.Context(), os.Stdout, lab.Config{System: chosen[0].system, IPv6: ipv6})
+			return keep(cmd.Context(), os.Stdout, lab.Config{System: chosen[0].system, IPv6: ipv6, Followers: followers})
 		},
 	}
 	cmd.Flags().BoolVar(&ipv6, "ipv6", false, "the virtual address in both families")
+	cmd.Flags().IntVar(&followers, "followers", 0, "more load balancers, without a vote: edge1, edge2 …")
 	systemFlag(cmd, &name)
 	return cmd
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,8 +91,13 @@ func unnoticed(sc score) []string {
 
 // routed tells whether both load balancers use the site's servers and no others.
 func routed(ctx context.Context, l *lab.Lab, site string) []string {
+	return routedOn(ctx, l, site, lab.LBs())
+}
+
+// routedOn tells the same of some load balancers.
+func routedOn(ctx context.Context, l *lab.Lab, site string, lbs []string) []string {
 	var broken []string
-	for _, lb := range lab.LBs() {
+	for _, lb := range lbs {
 		states, err := l.ServerStates(ctx, lb)
 		if err != nil {
 			broken = append(broken, err.Error())
@@ -105,4 +111,22 @@ func routed(ctx context.Context, l *lab.Lab, site string) []string {
 		}
 	}
 	return broken
+}
+
+// uses names the sites with a server that a load balancer sends to; nil if its
+// HAProxy does not answer.
+func uses(ctx context.Context, l *lab.Lab, lb string) []string {
+	states, err := l.ServerStates(ctx, lb)
+	if err != nil {
+		return nil
+	}
+	sites := []string{}
+	for name, state := range states {
+		_, server, _ := strings.Cut(name, "/")
+		if site := server[:1]; state == "ready" && !slices.Contains(sites, site) {
+			sites = append(sites, site)
+		}
+	}
+	slices.Sort(sites)
+	return sites
 }
