@@ -41,12 +41,10 @@ func (a *Agent) eligible(now time.Duration) (ok bool, reason, detail string) {
 		return false, reasonNotLB, ""
 	case !slices.Contains(a.cfg.Voters, a.cfg.Node):
 		return false, reasonFollower, "only nodes listed in TANDEM_PEERS can hold a lease"
-	case a.stopping:
-		return false, reasonStopping, ""
-	case a.maintenance:
-		return false, reasonMaintenance, ""
-	case a.onlooker(now):
+	case a.barred() == reasonObserve:
 		return false, reasonObserve, "this node only observes (TANDEM_OBSERVE=true) and others act"
+	case a.barred() != "":
+		return false, a.barred(), ""
 	}
 	if unserved := a.unserved(); len(a.cfg.Groups) > 0 && len(unserved) == len(a.cfg.Groups) {
 		o := unserved[a.cfg.Groups[0]]
@@ -92,14 +90,30 @@ func (a *Agent) holdsAny() bool {
 	return false
 }
 
-// onlooker says whether this node only observes beside others that act. Where
-// all observe, they play the whole game among themselves and touch nothing.
-func (a *Agent) onlooker(now time.Duration) bool {
+// barred says why this node must hold nothing, even if nobody else would: "" if
+// it may.
+func (a *Agent) barred() string {
+	switch {
+	case a.stopping:
+		return reasonStopping
+	case a.maintenance:
+		return reasonMaintenance
+	case a.onlooker():
+		return reasonObserve
+	}
+	return ""
+}
+
+// onlooker says whether this node only observes beside others that act, heard or
+// not: what it held nobody would serve, and whoever acts could not have it when
+// it is back. Where all observe, they play the whole game among themselves and
+// touch nothing.
+func (a *Agent) onlooker() bool {
 	if !a.cfg.Observe {
 		return false
 	}
-	for name := range a.peers {
-		if r := a.fresh(name, now); r != nil && r.Role == RoleLB && !r.Observe {
+	for _, p := range a.peers {
+		if r := p.report; r != nil && r.Role == RoleLB && !r.Observe {
 			return true
 		}
 	}
@@ -119,7 +133,7 @@ func (a *Agent) appliedEpoch(o haproxy.Observation) uint64 {
 // addresses, or nil for the site lease.
 func (a *Agent) fit(name string, g *group, now time.Duration) bool {
 	r := a.fresh(name, now)
-	if r == nil || !r.Eligible || r.Role != RoleLB || r.Observe != a.cfg.Observe || g != nil && slices.Contains(r.NoCarrier, g.name) {
+	if r == nil || !r.Eligible || r.Role != RoleLB || r.Observe && !a.cfg.Observe || g != nil && slices.Contains(r.NoCarrier, g.name) {
 		return false
 	}
 	ago, ok := a.lease.PeerHeard(now, name)
@@ -130,7 +144,7 @@ func (a *Agent) fit(name string, g *group, now time.Duration) bool {
 // started is not to lose its place to who was a millisecond earlier.
 func (a *Agent) soonFit(name string, g *group, now time.Duration) bool {
 	r := a.fresh(name, now)
-	if r == nil || r.Role != RoleLB || r.Observe != a.cfg.Observe || g != nil && slices.Contains(r.NoCarrier, g.name) {
+	if r == nil || r.Role != RoleLB || r.Observe && !a.cfg.Observe || g != nil && slices.Contains(r.NoCarrier, g.name) {
 		return false
 	}
 	soon := r.Eligible || r.Reason == reasonNoDecision || r.Reason == reasonCatchingUp
@@ -159,7 +173,7 @@ func (a *Agent) stand(now time.Duration) {
 	}
 	a.stepLease(lease.Floor{Min: a.minLease(now)})
 	able, why, whyDetail := a.eligible(now)
-	unserved := a.unserved()
+	unserved, barred := a.unserved(), a.barred() != ""
 	for _, name := range a.cfg.Groups {
 		g := a.groups[name]
 		a.endYield(now, g)
@@ -171,7 +185,7 @@ func (a *Agent) stand(now time.Duration) {
 			ok, reason = false, reasonNoCarrier
 		}
 		switch {
-		case g.holding && (a.stopping || a.maintenance):
+		case g.holding && barred:
 			a.giveUp(now, g, reason)
 		case g.holding && !ok:
 			a.failOver(now, g, reason, detail)
@@ -184,7 +198,7 @@ func (a *Agent) stand(now time.Duration) {
 			a.notifyHold(now, g)
 		}
 		free := a.unclaimed(now, g)
-		willing := a.cfg.Role == RoleLB && !a.stopping && !a.maintenance && free && (ok || a.lastResort(g, now))
+		willing := a.cfg.Role == RoleLB && !barred && free && (ok || a.lastResort(g, now))
 		a.stepLease(lease.Stand{Resource: g.resource, Willing: willing, Rank: a.rank(g, now)})
 	}
 	if a.cfg.Sites != nil {

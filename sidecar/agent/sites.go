@@ -175,7 +175,7 @@ func (a *Agent) heardOf(p *peer, now time.Duration) bool {
 // comes first, since it is then not separated from those that vote.
 func (a *Agent) standForSite(now time.Duration, eligible bool) {
 	holding := a.decider != nil
-	willing := a.cfg.Role == RoleLB && slices.Contains(a.cfg.Voters, a.cfg.Node) && !a.stopping && !a.maintenance && !a.onlooker(now)
+	willing := a.cfg.Role == RoleLB && slices.Contains(a.cfg.Voters, a.cfg.Node) && a.barred() == ""
 	if holding && !willing {
 		next := ""
 		for _, v := range a.cfg.Voters {
@@ -184,11 +184,7 @@ func (a *Agent) standForSite(now time.Duration, eligible bool) {
 				break
 			}
 		}
-		reason := reasonMaintenance
-		if a.stopping {
-			reason = reasonStopping
-		}
-		a.stepLease(lease.Release{Resource: ResourceSite, Successor: next, Reason: lease.Reason(reason)})
+		a.stepLease(lease.Release{Resource: ResourceSite, Successor: next, Reason: lease.Reason(a.barred())})
 	}
 	rank, holder := 0, a.holder(ResourceSite)
 	for _, v := range a.cfg.Voters {
