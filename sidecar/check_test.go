@@ -40,6 +40,7 @@ func checked(t *testing.T, st *status.Status, change ...string) string {
 		c.status = st
 		c.ports(t.Context())
 		c.peers(t.Context())
+		c.haproxy(t.Context())
 	}
 	var b bytes.Buffer
 	err = printFindings(&b, c.findings)
@@ -137,6 +138,16 @@ func TestCheckNamesWhatIsWrongWithHAProxy(t *testing.T) {
 	wants(t, with("TANDEM_SITES=a=app/a-*;b=shop/b-*"), "FAULT  servers        site b: shop/b-* matches no server", "compare TANDEM_SITES")
 	p.Do("set server app/a-1 state maint")
 	wants(t, with(), "app/a-1 is held by hand")
+	p.Do("set server app/b-1 state drain")
+	wants(t, with(), "app/b-1 is drained, by a person or by a tandem that ran before")
+	wants(t, with("TANDEM_STATE_DIR="+t.TempDir()), "app/b-1 is held by hand (drain)")
+	st := apitest.Pair(time.Now())
+	st.Held = []status.Held{{Node: "lb1", Server: "app/a-2", Kind: "weight", Detail: "somebody's"}, {Node: "lb2", Server: "app/b-2", Kind: "drain"}}
+	running := checked(t, &st, "TANDEM_HAPROXY_SOCKET="+p.Socket, "TANDEM_SITES=a=app/a-*;b=app/b-*")
+	wants(t, running, "app/a-2 is held by hand (weight) and left alone: somebody's")
+	if strings.Contains(running, "app/a-1 is held") || strings.Contains(running, "app/b-1 is") || strings.Contains(running, "app/b-2") {
+		t.Errorf("said of what the sidecar did, or of another node:\n%s", running)
+	}
 	wants(t, with("TANDEM_HAPROXY_CFG="+p.Config+".absent"), "FAULT  haproxy.cfg")
 	wants(t, with("TANDEM_HAPROXY_CFG="+p.Config, "TANDEM_STATE_FILE="+filepath.Join(p.Dir, "elsewhere")), "FAULT  haproxy.cfg", "elsewhere")
 

@@ -33,6 +33,9 @@ func (c *checker) haproxy(ctx context.Context) {
 			servers = append(servers, o.Servers...)
 		}
 	}
+	if c.status != nil {
+		c.byHandNow()
+	}
 	if !seen {
 		return
 	}
@@ -64,10 +67,32 @@ func (c *checker) instance(h config.HAProxy, o haproxy.Observation) bool {
 	if !o.Alive || o.ServersAt.IsZero() {
 		return false
 	}
-	for _, held := range o.Held {
-		c.note("servers", fmt.Sprintf("%s is held by hand (%s) and will be left alone: %s", held.ServerID, held.Kind, held.Detail), "")
+	if c.status == nil {
+		c.byHand(o.Held)
 	}
 	return true
+}
+
+// byHand reports what would be left alone if the sidecar was started now. One that
+// runs knows its own drains also without a journal on disk, so that it is asked
+// then.
+func (c *checker) byHand(all []haproxy.Hold) {
+	for _, h := range all {
+		text := fmt.Sprintf("%s is held by hand (%s) and will be left alone: %s", h.ServerID, h.Kind, h.Detail)
+		if h.Kind == haproxy.HoldDrain && c.cfg.StateDir == "" {
+			text = fmt.Sprintf("%s is drained, by a person or by a tandem that ran before: without TANDEM_STATE_DIR nobody knows. It is left alone on the active site", h.ServerID)
+		}
+		c.note("servers", text, "")
+	}
+}
+
+// byHandNow reports what the running sidecar leaves alone here.
+func (c *checker) byHandNow() {
+	for _, h := range c.status.Held {
+		if h.Node == c.cfg.Node {
+			c.note("servers", fmt.Sprintf("%s is held by hand (%s) and left alone: %s", h.Server, h.Kind, h.Detail), "")
+		}
+	}
 }
 
 func orNone(s string) string {
