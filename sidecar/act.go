@@ -88,22 +88,12 @@ func (p *program) switchSite(ctx context.Context, kind string, req api.Request, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	var before status.Status
-	if err := p.client().get(ctx, "/v1/status", &before); err != nil {
-		return err
-	}
-	result, err := p.act(ctx, kind, req)
-	if err != nil {
-		return err
-	}
-	follow := follower{p: p, group: cmp.Or(req.Group, defaultGroup), epoch: result.Epoch}
+	req.Begin = true
+	follow := follower{p: p, kind: kind, req: req, group: cmp.Or(req.Group, defaultGroup)}
 	if kind == "takeover" {
 		follow.want = req.Site
 	}
-	if g, ok := groupOf(before, follow.group); ok {
-		follow.before = g
-	}
-	err = p.client().watch(ctx, follow.step)
+	err := p.client().watch(ctx, func(st status.Status) (bool, error) { return follow.step(ctx, st) }, follow.passed)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return exitError{exitFailed, fmt.Sprintf("not done within %s; it goes on: look at `tandem status`", w.timeout)}
 	}
@@ -118,40 +108,90 @@ func groupOf(st status.Status, name string) (status.Site, bool) {
 	return st.Groups[i], true
 }
 
-// follower watches one switch.
+// follower asks for one switch and watches it.
 type follower struct {
 	p      *program
+	kind   string
+	req    api.Request
 	group  string
 	want   string // the site that shall be active; empty: any other than before
+	asked  bool
 	epoch  uint64 // of the decision, if it is known
 	before status.Site
-	said   string
+	phase  string    // the last one that was printed, with its target
+	since  time.Time // when that was
+	said   string    // what it waits for
 }
 
-// step prints the phase when it changes, and ends when the switch is over.
-func (f *follower) step(st status.Status) (bool, error) {
+// ask is the first thing to do when the watch has begun, so that no phase passes
+// unseen.
+func (f *follower) ask(ctx context.Context, g status.Site) error {
+	result, err := f.p.act(ctx, f.kind, f.req)
+	f.asked, f.before, f.epoch = true, g, result.Epoch
+	return err
+}
+
+// passed prints the phases, also those that are over before the next status.
+func (f *follower) passed(e status.Event) error {
+	resource := "site"
+	if f.group != defaultGroup {
+		resource += "/" + f.group
+	}
+	if !f.asked || e.Resource != resource || e.Phase == "" || e.Epoch <= f.before.Epoch || !slices.Contains(phaseEvents, e.Event) {
+		return nil
+	}
+	return f.enter(e.Phase + " → " + e.To)
+}
+
+// phaseEvents are told when a phase is entered.
+var phaseEvents = []string{"switch", "phase", "abort"}
+
+func (f *follower) enter(phase string) error {
+	if phase == f.phase {
+		return nil
+	}
+	f.phase, f.said, f.since = phase, "", time.Now()
+	_, err := fmt.Fprintln(f.p.stdout, phase)
+	return err
+}
+
+// patience is how long a phase lasts before it is worth a word what it waits for.
+const patience = 900 * time.Millisecond
+
+func (f *follower) switching(g status.Site) error {
+	phase := g.Phase + " → " + g.Target
+	if g.Target == "" {
+		phase = g.Phase + " → " + g.Active
+	}
+	if phase != f.phase {
+		return f.enter(phase)
+	}
+	if g.Waiting == "" || g.Waiting == f.said || time.Since(f.since) < patience {
+		return nil
+	}
+	f.said = g.Waiting
+	_, err := fmt.Fprintf(f.p.stdout, "%s (%s)\n", phase, g.Waiting)
+	return err
+}
+
+// step goes by a status, and ends when the switch is over.
+func (f *follower) step(ctx context.Context, st status.Status) (bool, error) {
 	g, ok := groupOf(st, f.group)
 	if !ok {
 		return true, fmt.Errorf("there is no group %s; `tandem status` shows them", f.group)
 	}
+	if !f.asked {
+		return false, f.ask(ctx, g)
+	}
 	if g.Switching() {
-		line := g.Phase + " → " + g.Target
-		if g.Waiting != "" {
-			line += " (" + g.Waiting + ")"
-		}
-		if line != f.said {
-			f.said = line
-			_, err := fmt.Fprintln(f.p.stdout, line)
-			return false, err
-		}
-		return false, nil
+		return false, f.switching(g)
 	}
 	reached := f.want != "" && g.Active == f.want || f.want == "" && g.Active != "" && g.Active != f.before.Active
 	switch {
 	case reached:
 		_, err := fmt.Fprintf(f.p.stdout, "site %s is active for %s (epoch %d)\n", g.Active, g.Group, g.Epoch)
 		return true, err
-	case g.Epoch > f.before.Epoch && g.Epoch >= f.epoch && (f.epoch > 0 || f.said != ""):
+	case g.Epoch > f.before.Epoch && g.Epoch >= f.epoch && (f.epoch > 0 || f.phase != ""):
 		return true, exitError{exitFailed, fmt.Sprintf("not done: %s stays active for %s: %s", cmp.Or(g.Active, "no site"), g.Group, cmp.Or(status.Explain(g.Reason), g.Reason))}
 	default:
 		return false, nil // this node has not heard of the decision yet

@@ -113,8 +113,9 @@ func (c *client) command(ctx context.Context, kind string, req api.Request) (sta
 }
 
 // watch opens the stream of statuses and calls each with every one, until each
-// says that it is enough or the stream ends.
-func (c *client) watch(ctx context.Context, each func(status.Status) (enough bool, err error)) error {
+// says that it is enough or the stream ends. What happens between two statuses is
+// told to passed, if that is not nil.
+func (c *client) watch(ctx context.Context, each func(status.Status) (enough bool, err error), passed func(status.Event) error) error {
 	resp, err := c.do(ctx, http.MethodGet, "/v1/events", nil)
 	if err != nil {
 		return err
@@ -131,6 +132,15 @@ func (c *client) watch(ctx context.Context, each func(status.Status) (enough boo
 			event = name
 		}
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if ok && event == "transition" && passed != nil {
+			var e status.Event
+			if err := json.Unmarshal([]byte(data), &e); err != nil {
+				return fmt.Errorf("read what the sidecar tells: %w", err)
+			}
+			if err := passed(e); err != nil {
+				return err
+			}
+		}
 		if !ok || event != "status" {
 			continue
 		}

@@ -104,8 +104,8 @@ func cluster(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // slowAgent lets a takeover go through phases, one for each look at the
-// status, and tells a watcher so many events that nobody has to wait for the
-// next look.
+// status, and tells a watcher one event after the other, so that nobody has to
+// wait for the next look.
 type slowAgent struct {
 	*apitest.Agent
 
@@ -132,11 +132,18 @@ func (a *slowAgent) Do(ctx context.Context, c status.Command) (status.Result, er
 }
 
 func (a *slowAgent) Watch(ctx context.Context, _ string) <-chan status.Event {
-	events := make(chan status.Event, 8)
-	for range cap(events) {
-		events <- status.Event{}
-	}
-	context.AfterFunc(ctx, func() { close(events) })
+	events := make(chan status.Event)
+	go func() { // ends with ctx
+		defer close(events)
+		for {
+			select {
+			case events <- status.Event{}:
+				time.Sleep(time.Millisecond)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	return events
 }
 

@@ -115,7 +115,7 @@ func (p *program) watchStatus(ctx context.Context, asJSON bool) error {
 				return false, err
 			}
 			return false, p.show(screen.String(), inPlace)
-		})
+		}, nil)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // interrupted by the one who watched
 		}

@@ -269,8 +269,13 @@ type begunCommand struct {
 }
 
 // begun notes that a command is under way. Most end within a few round trips,
-// and who asked is told of the end; of one that takes longer, that it has begun.
+// and who asked is told of the end; of one that takes longer, or for who follows
+// the events, that it has begun.
 func (a *Agent) begun(now time.Duration, id string, r status.Result) {
+	if p := a.pending[id]; p != nil && p.cmd.Begin {
+		a.finish(id, r)
+		return
+	}
 	if w, ok := a.underWay[id]; ok {
 		now = w.at
 	}

@@ -39,3 +39,24 @@ func TestACommandWithoutASiteMeansTheNodesOwn(t *testing.T) {
 		c.until("site a routed", 5*time.Second, c.routed("a-1 a-2"))
 	})
 }
+
+// TestWhoFollowsTheEventsIsAnsweredAtOnce: a takeover whose hook takes its time
+// is answered with its end, or after a while with its beginning; at once if who
+// asks says so.
+func TestWhoFollowsTheEventsIsAnsweredAtOnce(t *testing.T) {
+	s := stage(map[string]string{"lb1": "a", "lb2": "b"}, map[string]time.Duration{"b": 20 * time.Second}, "takeover")
+	bubbleWith(t, []string{"lb1", "lb2", "witness"}, s.edit, s.deps, func(c *cluster) {
+		c.ready()
+		for _, node := range []string{"lb1", "lb2"} { // one decides, the other passes it on
+			began := time.Now()
+			r, err := c.nodes[node].Do(c.t.Context(), status.Command{Kind: "takeover", Site: "b", Begin: true})
+			if took := time.Since(began); err != nil || !r.OK || r.Reason != "begun" || took > 500*time.Millisecond {
+				t.Errorf("asked at %s: %+v %v after %v, want begun at once", node, r, err, took)
+			}
+		}
+		began := time.Now()
+		if r, err := c.nodes["lb2"].Do(c.t.Context(), status.Command{Kind: "takeover", Site: "b"}); err != nil || !r.OK || time.Since(began) < time.Second {
+			t.Errorf("without the wish: %+v %v after %v, want a wait for the end", r, err, time.Since(began))
+		}
+	})
+}

@@ -26,13 +26,14 @@ type Request struct {
 	Node     string `json:"node,omitempty"`
 	On       *bool  `json:"on,omitempty"`
 	Force    bool   `json:"force,omitempty"`
+	Begin    bool   `json:"begin,omitempty"`    // answer as soon as it has begun
 	Duration string `json:"duration,omitempty"` // as 10m; empty: until resume
 }
 
 // commands names the fields that each command takes.
 var commands = map[string][]string{
-	"takeover":    {"site", "group", "force"},
-	"renounce":    {"site", "group", "force"},
+	"takeover":    {"site", "group", "force", "begin"},
+	"renounce":    {"site", "group", "force", "begin"},
 	"move":        {"group", "to", "force"},
 	"pause":       {"duration"},
 	"resume":      {},
@@ -122,7 +123,7 @@ func decode(kind string, r *http.Request) (status.Command, int, string) {
 }
 
 func (q Request) command(kind string) (status.Command, int, string) {
-	c := status.Command{Kind: kind, Site: q.Site, Group: q.Group, To: q.To, Node: q.Node, Force: q.Force}
+	c := status.Command{Kind: kind, Site: q.Site, Group: q.Group, To: q.To, Node: q.Node, Force: q.Force, Begin: q.Begin}
 	if q.Duration != "" {
 		d, err := time.ParseDuration(q.Duration)
 		if err != nil || d <= 0 {

@@ -48,6 +48,7 @@ var fields = map[string]map[string]any{
 	"node":     {"type": "string", "description": "Name of a node; the one asked when left out."},
 	"on":       {"type": "boolean", "description": "Maintenance on or off."},
 	"force":    {"type": "boolean", "description": "Also when the target is not usable."},
+	"begin":    {"type": "boolean", "description": "Answer as soon as it has begun, and not at its end; /v1/events tells the rest."},
 	"duration": {"type": "string", "description": "For example 10m; until resume when left out."},
 }
 

@@ -211,6 +211,7 @@ type Command struct {
 	On       bool          `json:"on,omitempty"`   // maintenance on or off
 	Force    bool          `json:"force,omitempty"`
 	Duration time.Duration `json:"duration,omitempty"` // pause: nanoseconds; 0 is until resume
+	Begin    bool          `json:"begin,omitempty"`    // answer as soon as it has begun; the rest is told by events
 	Actor    string        `json:"actor,omitempty"`    // who, and from where
 }
 
