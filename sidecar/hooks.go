@@ -26,19 +26,23 @@ type hooks struct {
 	commands map[site.HookKind]config.Commands
 	done     chan agent.HookResult
 	notified chan agent.NoticeResult
+	sure     func() bool // whether a decider is heard, so that hooks may be started
 }
 
 func newHooks(cfg config.Config, log *zap.Logger, r prometheus.Registerer) *hooks {
-	return &hooks{
-		runner: hook.New(hook.Config{
-			Node: cfg.Node, Env: os.Environ(), Timeout: cfg.HookTimeout, Log: log.Named("hook"), Registerer: r,
-		}),
+	h := &hooks{
 		commands: map[site.HookKind]config.Commands{
 			site.HookPrecheck: cfg.HookPrecheck, site.HookTakeover: cfg.HookTakeover,
 			site.HookRenounce: cfg.HookRenounce, site.HookNotify: cfg.HookNotify,
 		},
 		done: make(chan agent.HookResult, 1), notified: make(chan agent.NoticeResult, 1),
+		sure: func() bool { return true },
 	}
+	h.runner = hook.New(hook.Config{
+		Node: cfg.Node, Env: os.Environ(), Timeout: cfg.HookTimeout, Log: log.Named("hook"), Registerer: r,
+		Sure: func() bool { return h.sure() },
+	})
+	return h
 }
 
 // join gives the agent what it has commands for.
@@ -55,6 +59,7 @@ func (h *hooks) Start(run site.HookRun) {
 		ID: run.ID, Lane: lane(run), Epoch: run.Epoch, Commands: h.commands[run.Kind], Attempts: 1,
 		Event: string(run.Kind), Group: run.Group, Site: run.Site, From: run.From, To: run.To,
 		Reason: string(run.Reason), Actor: run.Actor, Planned: run.Planned,
+		Guarded: true,
 	}
 	switch run.Kind {
 	case site.HookTakeover:

@@ -130,7 +130,11 @@ func newAgent(cfg config.Config, build Build, i lease.Incarnation, deps agent.De
 	if probe != nil {
 		c.Probe = probe.OK
 	}
-	return agent.New(c, deps)
+	a, err := agent.New(c, deps)
+	if h, ok := deps.Hooks.(*hooks); ok && err == nil {
+		h.sure = a.Sure // before anything runs
+	}
+	return a, err
 }
 
 // hookBudget is how long the longest list of commands may take, each as often as

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"math"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -183,6 +185,7 @@ type Agent struct {
 	announcedAt   time.Duration           // when they last were
 	telling       reach                   // how far ahead this node said that its site lease goes
 	siteHeardAt   time.Duration           // when a live holder of the site lease was last known
+	sure          atomic.Int64            // until when hooks may be started, see Sure
 	pathSince     time.Duration           // since when another sees the active site and this node does not
 	lbSeen        map[string]lbSeen
 
@@ -243,6 +246,9 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		// A node that has just started goes on routing for as long as one that has
 		// just lost the decider.
 		siteHeardAt: now + lease.Remember(cfg.MaxLease),
+	}
+	if cfg.Sites == nil || cfg.Sites.Order != site.Exclusive {
+		a.sure.Store(math.MaxInt64)
 	}
 	for _, g := range cfg.Groups {
 		a.groups[g] = &group{name: g, resource: vipPrefix + g}

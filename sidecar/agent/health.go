@@ -119,9 +119,26 @@ func (a *Agent) siteProblems(s status.Status, say func(status.Health, string, ..
 		}
 	}
 	a.viewProblems(s, say)
+	a.hookProblems(say)
 	for _, g := range a.decision.Groups {
 		if g.Notify != 0 && a.deps.Now()-a.dates.groups[g.In()].at > notifyPatience {
 			say(status.Degraded, "the notify hook has not yet told that %s is active at %s; it is tried again", g.In(), g.Active)
+		}
+	}
+}
+
+// hookProblems says which sites nobody could start: with hooks a takeover must
+// succeed, whatever the load balancers see there.
+func (a *Agent) hookProblems(say func(status.Health, string, ...any)) {
+	now := a.deps.Now()
+	if !a.hooksAbout(now).Takeover {
+		return
+	}
+	able := a.hookable(now)
+	g, _ := a.decision.Group(site.DefaultGroup)
+	for _, s := range a.cfg.Sites.Sites {
+		if s.Name != g.Active && !slices.Contains(able, s.Name) {
+			say(status.Degraded, "no live node stands in site %s: its hooks cannot be run, so it could not take over", s.Name)
 		}
 	}
 }

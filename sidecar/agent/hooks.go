@@ -297,9 +297,10 @@ func (a *Agent) endUnsure(now time.Duration) {
 	if a.deps.Hooks == nil || a.cfg.Sites.Order != site.Exclusive {
 		return
 	}
+	quorate := a.quorate(now)
 	ended := false
 	for _, run := range a.hooksTaken {
-		if done, ok := a.hooksRun[run.ID]; !ok || done != nil || a.quorate(now) {
+		if done, ok := a.hooksRun[run.ID]; !ok || done != nil || quorate {
 			continue
 		}
 		a.problem("hooks-ended", "no decider is heard: the "+string(run.Kind)+" hook for site "+run.Site+" is ended")

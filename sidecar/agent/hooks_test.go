@@ -433,3 +433,46 @@ func TestHooksRunAgainWhenAllVotersHaveForgotten(t *testing.T) {
 		}
 	})
 }
+
+// TestASiteWithoutANodeForItsHooksIsToldOf: the machine of the applications of b
+// is gone. Its servers may answer, and nothing else is wrong; but b could not be
+// taken over, and somebody should know before it must be.
+func TestASiteWithoutANodeForItsHooksIsToldOf(t *testing.T) {
+	s := stage(map[string]string{"lb1": "a", "app-b": "b"}, map[string]time.Duration{"a": 50 * time.Millisecond, "b": 50 * time.Millisecond}, "takeover")
+	edit, deps := s.apps(site.Exclusive)
+	bubbleWith(t, withApps, edit, deps, func(c *cluster) {
+		c.ready()
+		c.net.Isolate(addresses["app-b"])
+		c.until("it is said", 10*time.Second, func() bool {
+			st := c.nodes["lb1"].Status()
+			return st.Health == status.Degraded && strings.Contains(strings.Join(st.Problems, "\n"), "no live node stands in site b")
+		})
+		c.net.Heal()
+		c.until("all is well", 10*time.Second, func() bool { return c.nodes["lb1"].Status().Health == status.Healthy })
+	})
+}
+
+// TestWhoHearsNoDeciderIsNotSure: the runner asks before each command, and must
+// not be told yes by a sidecar that stood still.
+func TestWhoHearsNoDeciderIsNotSure(t *testing.T) {
+	s := stage(map[string]string{"app-b": "b"}, map[string]time.Duration{"b": 50 * time.Millisecond}, "takeover")
+	for order, fenced := range map[site.Order]bool{site.Exclusive: true, site.Overlap: false} {
+		edit, deps := s.apps(order)
+		bubbleWith(t, withApps, edit, deps, func(c *cluster) {
+			c.ready()
+			sure := func(node string) bool { return c.nodes[node].Sure() }
+			for range 50 {
+				if time.Sleep(100 * time.Millisecond); !sure("app-b") || !sure("lb1") || !sure("lb2") {
+					t.Fatalf("%s: not sure though all is well: app-b %v, lb1 %v, lb2 %v", order, sure("app-b"), sure("lb1"), sure("lb2"))
+				}
+			}
+			c.net.Isolate(addresses["app-b"])
+			time.Sleep(5 * time.Second)
+			if sure("app-b") == fenced || !sure("lb1") {
+				t.Errorf("%s: app-b, which is cut off, is sure: %v; lb1: %v", order, sure("app-b"), sure("lb1"))
+			}
+			c.net.Heal()
+			c.until("app-b is sure again", 10*time.Second, func() bool { return sure("app-b") })
+		})
+	}
+}

@@ -65,6 +65,7 @@ func (a *Agent) quorate(now time.Duration) bool {
 	if a.cfg.Sites.Order != site.Exclusive {
 		return true
 	}
+	until := time.Duration(0)
 	for _, s := range a.lease.Status(now) {
 		if s.Resource != ResourceSite {
 			continue
@@ -75,10 +76,11 @@ func (a *Agent) quorate(now time.Duration) bool {
 			expires = s.Deadline
 		}
 		if expires > now {
-			a.siteHeardAt = now
+			a.siteHeardAt, until = now, expires
 			a.wakeAt(expires)
 		}
 	}
+	a.sure.Store(int64(max(until, a.siteHeardAt) + QuorumGrace))
 	if a.siteHeardAt == 0 {
 		return false
 	}
@@ -91,6 +93,12 @@ func (a *Agent) quorate(now time.Duration) bool {
 	}
 	return false
 }
+
+// Sure says whether this node would still route by the decision that it knows:
+// always, but in exclusive order only while it hears a decider. Hooks are started
+// only then. It may be called from any goroutine, and needs no answer of the
+// agent: after a process stood still it says no until a decider is heard again.
+func (a *Agent) Sure() bool { return a.deps.Now() < time.Duration(a.sure.Load()) }
 
 // wakesOld says whether, in exclusive order, the HAProxy of a group does not
 // answer, and would route as was decided earlier if it woke: where it hangs, a

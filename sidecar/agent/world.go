@@ -9,15 +9,9 @@ import (
 
 // world is what the decider is told of the load balancers.
 func (a *Agent) world(now time.Duration) site.World {
-	w := site.World{Hooks: a.hooksAbout(now)}
-	standing := false
-	sites := map[string]bool{}
+	w := site.World{Hooks: a.hooksAbout(now), Hookable: a.hookable(now)}
 	for _, n := range a.nodeNames() {
 		r := a.reportOf(n, now)
-		if r != nil && r.Site != "" {
-			standing = true
-			sites[r.Site] = sites[r.Site] || a.alive(n, now)
-		}
 		p := a.peers[n]
 		switch {
 		case n == a.cfg.Node && a.cfg.Role != RoleLB:
@@ -27,12 +21,27 @@ func (a *Agent) world(now time.Duration) site.World {
 			w.Nodes = append(w.Nodes, a.nodeWorld(n, r, now))
 		}
 	}
-	for _, s := range a.cfg.Sites.Sites {
-		if !standing || sites[s.Name] {
-			w.Hookable = append(w.Hookable, s.Name)
+	return w
+}
+
+// hookable lists the sites whose hooks some live node can run: one that stands
+// there, or any if no node says where it stands.
+func (a *Agent) hookable(now time.Duration) []string {
+	standing := false
+	sites := map[string]bool{}
+	for _, n := range a.nodeNames() {
+		if r := a.reportOf(n, now); r != nil && r.Site != "" {
+			standing = true
+			sites[r.Site] = sites[r.Site] || a.alive(n, now)
 		}
 	}
-	return w
+	var names []string
+	for _, s := range a.cfg.Sites.Sites {
+		if !standing || sites[s.Name] {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // hooksAbout says which hooks some node has commands for: they may stand on the

@@ -23,6 +23,10 @@
 // again. Where one node alone fills a lane, it is the order that counts: a job
 // that says so takes the place of all before it.
 //
+// A process that stood still has heard of no decision meanwhile. Before each
+// command of a guarded job [Config.Sure] is asked whether the decider is still
+// heard; the command waits for a yes, or for its end.
+//
 // # Environment
 //
 // TANDEM_EVENT, TANDEM_SITE, TANDEM_FROM, TANDEM_TO, TANDEM_EPOCH,

@@ -177,6 +177,9 @@ func (l *lane) insist(ctx context.Context, j Job, text string, res *Result) Comm
 	wait := l.r.newBackoff()
 	for attempt := 1; ; attempt++ {
 		l.note(text, attempt, time.Time{})
+		if !l.sure(ctx, j) {
+			return Command{Text: text, Attempt: attempt, ExitCode: -1, Reason: endReason(ctx)}
+		}
 		c := l.r.exec(ctx, j, text, attempt)
 		l.r.runs.WithLabelValues(j.Event, string(c.Reason)).Inc()
 		l.r.seconds.WithLabelValues(j.Event).Observe(c.Duration.Seconds())
@@ -199,6 +202,29 @@ func (l *lane) insist(ctx context.Context, j Job, text string, res *Result) Comm
 			timer.Stop()
 			c.Reason = endReason(ctx)
 			return c
+		}
+	}
+}
+
+// surePoll is how often a guarded job asks again.
+const surePoll = 20 * time.Millisecond
+
+// sure waits until a guarded job may go on; false: it is ended first.
+func (l *lane) sure(ctx context.Context, j Job) bool {
+	if !j.Guarded || l.r.cfg.Sure == nil || l.r.cfg.Sure() {
+		return true
+	}
+	l.r.log.Warn("hook command waits: no decider is heard", zap.String("id", j.ID))
+	again := time.NewTicker(surePoll)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-again.C:
+			if l.r.cfg.Sure() {
+				return true
+			}
 		}
 	}
 }

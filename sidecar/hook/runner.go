@@ -45,6 +45,10 @@ type Config struct {
 	MaxWait  time.Duration // between attempts; 30 s
 	Queue    int           // jobs waiting in one lane; 32
 
+	// Sure is asked before each command of a guarded job, from several goroutines;
+	// while it says no, the command waits. Nil: yes.
+	Sure func() bool
+
 	Log        *zap.Logger
 	Registerer prometheus.Registerer
 }
@@ -64,6 +68,9 @@ type Job struct {
 	// Newest has the job take the place of everything that its lane has queued or
 	// running, whatever their epochs: for lanes that only one node fills.
 	Newest bool
+	// Guarded has Config.Sure asked before each command: this process may have
+	// stood still, and by now something else be decided.
+	Guarded bool
 	// Quiet keeps a success out of the log, but for debugging.
 	Quiet bool
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -619,5 +620,54 @@ func TestSplit(t *testing.T) {
 		if got := Split(in); !slices.Equal(got, want) {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
+	}
+}
+
+// A process that stood still, and has heard of no decision since, starts nothing
+// more of a job; what it was told meanwhile ends the job.
+func TestAGuardedJobWaitsUntilItIsSure(t *testing.T) {
+	dir := t.TempDir()
+	var sure atomic.Bool
+	sure.Store(true)
+	r := start(t, Config{Sure: sure.Load})
+	two := func(id string, epoch uint64) Job {
+		j := job(id, epoch, "touch "+dir+"/"+id+"-began; while ! test -e "+dir+"/"+id+"-go; do sleep 0.01; done", "touch "+dir+"/"+id+"-second")
+		j.Guarded = true
+		return j
+	}
+	there := func(name string) bool { _, err := os.Stat(dir + "/" + name); return err == nil }
+	for i, id := range []string{"waits", "ends"} {
+		sure.Store(true)
+		r.Submit(two(id, uint64(2*i)))
+		eventually(t, "its first command runs", func() bool { return there(id + "-began") })
+		sure.Store(false)
+		if err := os.WriteFile(dir+"/"+id+"-go", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "its second command is due", func() bool { return strings.Contains(r.Status()[0].Command, "second") })
+		time.Sleep(100 * time.Millisecond)
+		if there(id + "-second") {
+			t.Fatalf("%s: the second command was started", id)
+		}
+		if id == "ends" {
+			r.Fence("site/default", 9)
+			if res := r.get(t); res.OK || res.Reason != ReasonSuperseded || len(res.Commands) != 1 {
+				t.Errorf("%+v", res)
+			}
+			continue
+		}
+		sure.Store(true)
+		if res := r.get(t); !res.OK || !there(id+"-second") {
+			t.Errorf("%+v", res)
+		}
+	}
+	if there("ends-second") {
+		t.Error("the second command of what was ended ran")
+	}
+	unguarded := job("other", 9, "true")
+	sure.Store(false)
+	r.Submit(unguarded)
+	if res := r.get(t); !res.OK {
+		t.Errorf("one that need not be sure: %+v", res)
 	}
 }
