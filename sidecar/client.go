@@ -25,8 +25,14 @@ type client struct {
 	http           *http.Client
 }
 
-// requestTimeout is longer than the server allows a command to take.
-const requestTimeout = 45 * time.Second
+const (
+	// Longer than the server allows a command to take.
+	requestTimeout = 45 * time.Second
+	// Enough for a sidecar that runs to say how things are.
+	lookTimeout = 5 * time.Second
+	// A stream brings a status every second.
+	quietTimeout = 4 * time.Second
+)
 
 func newClient(socket, person string) *client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -61,17 +67,31 @@ func (c *client) do(ctx context.Context, method, path string, body any) (*http.R
 func (c *client) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no sidecar answers at %s: start `tandem run`, or set TANDEM_SOCKET to the path that it uses", c.socket)
+		return fmt.Errorf("%w at %s: start `tandem run`, or set TANDEM_SOCKET to the path that it uses", errNoSidecar, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("not allowed to open %s: use sudo, or the user that the sidecar runs as", c.socket)
+	case errors.Is(err, context.DeadlineExceeded):
+		return c.silent()
 	default:
 		return fmt.Errorf("ask the sidecar at %s: %w", c.socket, err)
 	}
 }
 
+// silent says what it means that the kernel takes a connection and nobody answers.
+func (c *client) silent() error {
+	return fmt.Errorf("the sidecar at %s does not answer: its process stands still (stopped, frozen, or starved); look at it with `ps` and in its log", c.socket)
+}
+
 // maxAnswer bounds what is read of an answer: a large cluster's history has
 // some megabytes.
 const maxAnswer = 64 << 20
+
+// look reads a JSON answer that takes no time to find into v.
+func (c *client) look(ctx context.Context, path string, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	return c.get(ctx, path, v)
+}
 
 // get reads a JSON answer into v.
 func (c *client) get(ctx context.Context, path string, v any) error {
@@ -116,7 +136,14 @@ func (c *client) command(ctx context.Context, kind string, req api.Request) (sta
 // says that it is enough or the stream ends. What happens between two statuses is
 // told to passed, if that is not nil.
 func (c *client) watch(ctx context.Context, each func(status.Status) (enough bool, err error), passed func(status.Event) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	quiet := time.AfterFunc(quietTimeout, func() { cancel(errQuiet) })
+	defer quiet.Stop()
 	resp, err := c.do(ctx, http.MethodGet, "/v1/events", nil)
+	if err != nil && context.Cause(ctx) == errQuiet { //nolint:errorlint // our own, as it was given
+		return c.silent()
+	}
 	if err != nil {
 		return err
 	}
@@ -128,6 +155,7 @@ func (c *client) watch(ctx context.Context, each func(status.Status) (enough boo
 	lines.Buffer(make([]byte, 64<<10), maxAnswer)
 	event := ""
 	for lines.Scan() {
+		quiet.Reset(quietTimeout)
 		if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
 			event = name
 		}
@@ -152,11 +180,20 @@ func (c *client) watch(ctx context.Context, each func(status.Status) (enough boo
 			return err
 		}
 	}
+	if context.Cause(ctx) == errQuiet { //nolint:errorlint // our own, as it was given
+		return c.silent()
+	}
 	if err := lines.Err(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("watch the sidecar: %w", err)
 	}
 	return errStreamEnded
 }
+
+// errNoSidecar: nobody listens at the control socket.
+var errNoSidecar = errors.New("no sidecar answers")
+
+// errQuiet: nothing came for longer than there is quiet.
+var errQuiet = errors.New("nothing was heard")
 
 // errStreamEnded: the sidecar stopped, or we were told to.
 var errStreamEnded = errors.New("the sidecar stopped")

@@ -252,6 +252,19 @@ func (p *program) terminal() int {
 	return min(max(width, 60), 160)
 }
 
+// rows is how high the terminal is; 0 without.
+func (p *program) rows() int {
+	file, ok := p.stdout.(*os.File)
+	if !ok {
+		return 0
+	}
+	_, height, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return height
+}
+
 // screen says how wide the output is and whether it may have colour.
 func (p *program) screen() status.Screen {
 	width := p.terminal()

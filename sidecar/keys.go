@@ -39,7 +39,7 @@ Exit code: 0 yes, 1 no, or a voter is silent, 3 cannot tell.`,
 			}
 			for end := time.Now().Add(timeout); ; {
 				var st status.Status
-				if err := p.client().get(cmd.Context(), "/v1/status", &st); err != nil {
+				if err := p.client().look(cmd.Context(), "/v1/status", &st); err != nil {
 					return exitError{exitCannotTell, err.Error()}
 				}
 				report := status.NewKeys(st, wanted)

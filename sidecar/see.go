@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -48,7 +47,7 @@ serving, 3 cannot tell.`,
 				return p.watchStatus(cmd.Context(), asJSON)
 			}
 			var st status.Status
-			if err := p.client().get(cmd.Context(), "/v1/status", &st); err != nil {
+			if err := p.client().look(cmd.Context(), "/v1/status", &st); err != nil {
 				return exitError{exitCannotTell, err.Error()}
 			}
 			if err := p.printStatus(p.stdout, st, asJSON); err != nil {
@@ -102,27 +101,24 @@ const rewatch = time.Second
 
 // watchStatus follows the sidecar until it is interrupted, also over restarts
 // of the sidecar. On a terminal the screen is written over in place, else one
-// picture follows the other.
+// picture follows the other. When the sidecar says nothing, the last picture
+// stays, shown as old, below the word why.
 func (p *program) watchStatus(ctx context.Context, asJSON bool) error {
-	inPlace := p.terminal() > 0 && !asJSON
+	w := &watcher{p: p, inPlace: p.terminal() > 0 && !asJSON}
 	for {
 		err := p.client().watch(ctx, func(st status.Status) (bool, error) {
 			if asJSON {
 				return false, json.NewEncoder(p.stdout).Encode(st)
 			}
-			var screen bytes.Buffer
-			if err := p.printStatus(&screen, st, false); err != nil {
-				return false, err
-			}
-			return false, p.show(screen.String(), inPlace)
+			return false, w.picture(st)
 		}, nil)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // interrupted by the one who watched
 		}
-		if !inPlace {
+		if !w.inPlace {
 			return exitError{exitCannotTell, err.Error()}
 		}
-		if err := p.show("tandem: "+err.Error()+"\n", true); err != nil {
+		if err := w.lost(err); err != nil {
 			return err
 		}
 		select {
@@ -133,16 +129,54 @@ func (p *program) watchStatus(ctx context.Context, asJSON bool) error {
 	}
 }
 
+// watcher shows one picture after the other.
+type watcher struct {
+	p       *program
+	inPlace bool
+	last    *status.Status
+}
+
+func (w *watcher) picture(st status.Status) error {
+	w.last = &st
+	return w.draw("")
+}
+
+// lost says why there is no picture, above the last one.
+func (w *watcher) lost(why error) error { return w.draw("tandem: " + why.Error() + "\n") }
+
+func (w *watcher) draw(above string) error {
+	screen := bytes.NewBufferString(above)
+	if w.last != nil {
+		if err := w.p.printStatus(screen, *w.last, false); err != nil {
+			return err
+		}
+	}
+	return w.p.show(screen.String(), w.inPlace)
+}
+
 // show writes a screen. In place means: from the top, each line to its end
-// cleared, and what is left of a longer screen below cleared too.
+// cleared, and what is left of a longer screen below cleared too. What does not
+// fit is cut below, so that health and holders never scroll away.
 func (p *program) show(screen string, inPlace bool) error {
 	if inPlace {
+		screen = fit(screen, p.rows())
 		screen = "\x1b[H" + strings.ReplaceAll(screen, "\n", "\x1b[K\n") + "\x1b[J"
 	} else {
 		screen += "\n"
 	}
 	_, err := io.WriteString(p.stdout, screen)
 	return err
+}
+
+// fit cuts a screen to so many rows, the last of them empty, and says what is
+// missing.
+func fit(screen string, rows int) string {
+	lines := strings.SplitAfter(strings.TrimSuffix(screen, "\n"), "\n")
+	keep := rows - 2
+	if keep < 1 || len(lines) <= rows-1 {
+		return screen
+	}
+	return strings.Join(lines[:keep], "") + fmt.Sprintf("… %d more lines in a taller window\n", len(lines)-keep)
 }
 
 func (p *program) historyCommand() *cobra.Command {
@@ -156,7 +190,7 @@ func (p *program) historyCommand() *cobra.Command {
 				return exitError{exitUsage, fmt.Sprintf("--limit %d: a positive number is needed", limit)}
 			}
 			var h api.History
-			if err := p.client().get(cmd.Context(), fmt.Sprintf("/v1/history?limit=%d", limit), &h); err != nil {
+			if err := p.client().look(cmd.Context(), fmt.Sprintf("/v1/history?limit=%d", limit), &h); err != nil {
 				return err
 			}
 			if asJSON {
@@ -182,10 +216,11 @@ func (p *program) whyCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var st status.Status
 			var h api.History
-			err := errors.Join(p.client().get(cmd.Context(), "/v1/status", &st), p.client().get(cmd.Context(), "/v1/history", &h))
-			if err != nil {
-				first, _, _ := strings.Cut(err.Error(), "\n")
-				return errors.New(first)
+			if err := p.client().look(cmd.Context(), "/v1/status", &st); err != nil {
+				return err
+			}
+			if err := p.client().look(cmd.Context(), "/v1/history", &h); err != nil {
+				return err
 			}
 			sc := p.screen()
 			sc.Now = time.Now()

@@ -12,15 +12,17 @@ import (
 
 // Reasons why a node may not hold an address.
 const (
-	reasonNotLB       = "not-a-load-balancer"
-	reasonFollower    = "no-vote"
-	reasonMaintenance = "maintenance"
-	reasonStopping    = "stopping"
-	reasonNoCarrier   = "no-carrier"
-	reasonCatchingUp  = "catching-up"
-	reasonPath        = "path-lost"
-	reasonNoDecision  = "no-decision-yet"
-	reasonObserve     = "observe-only"
+	reasonNotLB          = "not-a-load-balancer"
+	reasonFollower       = "no-vote"
+	reasonMaintenance    = "maintenance"
+	reasonMaintenanceOff = "maintenance-off"
+	reasonReportLate     = "report-late"
+	reasonStopping       = "stopping"
+	reasonNoCarrier      = "no-carrier"
+	reasonCatchingUp     = "catching-up"
+	reasonPath           = "path-lost"
+	reasonNoDecision     = "no-decision-yet"
+	reasonObserve        = "observe-only"
 )
 
 // Reasons for handing an address over.

@@ -39,6 +39,8 @@ type pendingCommand struct {
 	done chan status.Result
 	from string
 	at   time.Duration
+	// refused: it was refused here, which stands in the history once.
+	refused bool
 }
 
 // seenCommands remembers the results of commands by their id, so that one
@@ -92,24 +94,28 @@ func (a *Agent) Do(ctx context.Context, c status.Command) (status.Result, error)
 	defer again.Stop()
 	for {
 		if err := a.ask(ctx, func() { a.route(p) }); err != nil {
-			return a.noAnswer(c), nil
+			return a.noAnswer(ctx, p), nil
 		}
 		select {
 		case r := <-p.done:
 			return r, nil
 		case <-again.C:
 		case <-ctx.Done():
-			return a.noAnswer(c), nil
+			return a.noAnswer(ctx, p), nil
 		}
 	}
 }
 
-func (a *Agent) noAnswer(c status.Command) status.Result {
-	return status.Result{
+func (a *Agent) noAnswer(ctx context.Context, p *pendingCommand) status.Result {
+	r := status.Result{
 		Reason: refusedTimeout,
 		Message: fmt.Sprintf("%s was not answered within %s: nobody holds the lease that decides it, or the holder cannot be reached; see `tandem status`",
-			c.Kind, commandTimeout),
+			p.cmd.Kind, commandTimeout),
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
+	defer cancel()
+	_ = a.ask(ctx, func() { a.noteRefusal(p, r) }) // fails when the agent has stopped, and its history with it
+	return r
 }
 
 // route finds who carries a command out, and passes it on. It is repeated
@@ -124,6 +130,7 @@ func (a *Agent) route(p *pendingCommand) {
 	}
 	switch {
 	case refusal != nil:
+		a.noteRefusal(p, *refusal)
 		a.finish(p.cmd.ID, *refusal)
 	case target == a.cfg.Node:
 		a.execute(p.cmd)
@@ -237,15 +244,14 @@ func (a *Agent) execute(c status.Command) {
 		}
 		return // still under way: the result will come
 	}
-	if c.Kind != "move" { // a move is noted by what it does
-		a.noteFor(status.Transition{Resource: resourceOf(c), Event: "command", To: c.Site + c.Node, Reason: c.Kind, Actor: c.Actor}, c.ID)
-	}
 	switch c.Kind {
 	case "move":
 		if r := a.move(c); r != nil {
+			a.noteOutcome(c, *r)
 			a.finish(c.ID, *r)
 		}
 	case "maintenance":
+		a.noteCommand(c)
 		a.finish(c.ID, a.setMaintenance(c))
 	default:
 		a.feedSite(a.deps.Now(), site.Command{
@@ -253,13 +259,6 @@ func (a *Agent) execute(c status.Command) {
 			Force: c.Force, Actor: c.Actor, Duration: c.Duration,
 		})
 	}
-}
-
-func resourceOf(c status.Command) string {
-	if c.Kind == "maintenance" {
-		return "node"
-	}
-	return ResourceSite
 }
 
 // begunCommand is what can be said of a command that takes its time.

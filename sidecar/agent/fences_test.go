@@ -146,7 +146,7 @@ func TestAPairSaysWhileItIsUnsafe(t *testing.T) {
 		c.alone = true // the link is cut, both live: the price of two voters
 		c.until("lb2 goes on alone", 5*time.Second, func() bool { return slices.Contains(c.holders(), "lb2") })
 		s := c.nodes["lb2"].Status()
-		if !s.Unsafe || !c.leaseOf("lb2", "vip/default").Alone || !strings.Contains(strings.Join(s.Problems, "\n"), "unsafe: lb2 decides vip/default alone") {
+		if !s.Unsafe || !c.leaseOf("lb2", "vip/default").Alone || !strings.Contains(strings.Join(s.Problems, "\n"), "unsafe: lb2 decides vip/default and site alone") {
 			t.Errorf("status of lb2 does not say that it is unsafe: %v %v", s.Unsafe, s.Problems)
 		}
 		if v := unsafe("lb2"); v != 1 {

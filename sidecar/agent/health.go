@@ -2,9 +2,12 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"tandem/lib/gossip"
 	"tandem/lib/lease"
 	"tandem/sidecar/site"
 	"tandem/sidecar/status"
@@ -21,23 +24,42 @@ func (a *Agent) health(now time.Duration, s status.Status) (status.Health, []str
 		problems = append(problems, fmt.Sprintf(format, args...))
 	}
 	heard := a.votersHeard(now)
-	if need := a.needed(); heard < need {
+	if need := a.needed(); a.minority(now) {
 		say(status.Unknown, "only %d of %d voters are heard, %d are needed: this node cannot tell what the others do", heard, len(a.cfg.Voters), need)
 	}
+	alone := map[string][]string{}
 	for _, l := range s.Leases {
-		if l.Holder == "" && l.Resource != ResourceSite {
+		switch {
+		case l.Source == status.LeaseUnknown: // said
+		case l.Holder == "" && l.Resource != ResourceSite:
 			say(status.NotServing, "nobody holds %s", l.Resource)
-		} else if l.Holder == "" {
+		case l.Holder == "":
 			say(status.Degraded, "nobody holds %s: no site decision can be made", l.Resource)
 		}
 		if l.Alone {
-			say(status.Degraded, "unsafe: %s decides %s alone (pair mode, the peer is silent); two holders are possible while only the link is cut", l.Holder, l.Resource)
+			alone[l.Holder] = append(alone[l.Holder], l.Resource)
 		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(alone)) {
+		say(status.Degraded, "unsafe: %s decides %s alone (pair mode, the peer is silent); two holders are possible while only the link is cut", node, strings.Join(alone[node], " and "))
 	}
 	a.nodeProblems(s, say)
 	a.siteProblems(s, say)
 	a.spareProblems(heard, s, say)
 	return worst, problems
+}
+
+// whySilent is the reason with its mend, or, where there is none, with what is
+// known.
+func whySilent(n status.Node) string {
+	text := orWord(gossip.Reason(n.Reason).Mend(), n.Detail)
+	if gossip.Reason(n.Reason) == gossip.ReasonOtherName || gossip.Reason(n.Reason) == gossip.ReasonFailed {
+		text = orWord(n.Detail, text)
+	}
+	if text == "" {
+		return n.Reason
+	}
+	return n.Reason + ": " + text
 }
 
 func rankOf(h status.Health) int {
@@ -55,6 +77,9 @@ func (a *Agent) votersHeard(now time.Duration) int {
 	return n
 }
 
+// minority says whether too few voters are heard to know what the others do.
+func (a *Agent) minority(now time.Duration) bool { return a.votersHeard(now) < a.needed() }
+
 // needed is how many voters a decision takes.
 func (a *Agent) needed() int {
 	if a.cfg.Mode == lease.ModeQuorum {
@@ -65,18 +90,26 @@ func (a *Agent) needed() int {
 
 func (a *Agent) nodeProblems(s status.Status, say func(status.Health, string, ...any)) {
 	lbs := 0
+	var said []string
+	warned := map[string][]string{}
 	for _, n := range s.Nodes {
 		switch {
 		case !n.Alive && n.Voter:
-			say(status.Degraded, "%s is silent (%s)", n.Name, orWord(n.Detail, n.Reason))
+			say(status.Degraded, "%s is silent (%s)", n.Name, whySilent(n))
 		case n.Alive && n.Role == RoleLB && n.Voter && !n.Eligible:
 			say(status.Degraded, "%s cannot take over: %s", n.Name, orWord(n.Detail, n.Reason))
 		case n.Alive && n.Role == RoleLB && n.Eligible:
 			lbs++
 		}
 		for _, w := range n.Warnings {
-			say(status.Degraded, "%s: %s", n.Name, w)
+			if warned[w] == nil {
+				said = append(said, w)
+			}
+			warned[w] = append(warned[w], n.Name)
 		}
+	}
+	for _, w := range said { // what several nodes say alike is said once
+		say(status.Degraded, "%s: %s", strings.Join(warned[w], ", "), w)
 	}
 	if lbs == 0 && len(s.Nodes) > 0 {
 		say(status.NotServing, "no load balancer is eligible")
@@ -152,6 +185,9 @@ func (a *Agent) viewProblems(s status.Status, say func(status.Health, string, ..
 	var places []place
 	usable, someUp := map[place]bool{}, map[place]bool{}
 	for _, v := range s.Views {
+		if v.Stale {
+			continue
+		}
 		p := place{v.Group, v.Site}
 		if !slices.Contains(places, p) {
 			places = append(places, p)

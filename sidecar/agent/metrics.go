@@ -135,6 +135,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 
 func (m *metrics) collectViews(s status.Status, gauge func(*prometheus.Desc, float64, ...string)) {
 	for _, v := range s.Views {
+		if v.Stale {
+			continue // nobody knows
+		}
 		gauge(m.usable, bit(v.Usable), v.Node, v.Group, v.Site)
 	}
 	counts := map[[2]string]int{}

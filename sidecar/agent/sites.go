@@ -52,6 +52,7 @@ func (a *Agent) feedSite(now time.Duration, in site.Input) {
 	}
 	out := a.decider.Step(now, a.deps.Wall().UnixMilli(), in)
 	a.wakeAt(out.Wake)
+	a.noteSiteCommands(in, out.Replies)
 	for _, t := range out.Transitions {
 		a.note(status.Transition{
 			Resource: groupResource(t.Group), Event: string(t.Event), From: t.From, To: t.To, Phase: string(t.Phase),
@@ -202,14 +203,14 @@ func (a *Agent) standForSite(now time.Duration, eligible bool) {
 }
 
 // siteStatus shows the decision of every group.
-func (a *Agent) siteStatus() []status.Site {
+func (a *Agent) siteStatus(stale bool) []status.Site {
 	out := []status.Site{}
 	waiting := a.waiting()
 	for _, g := range a.decision.Groups {
 		out = append(out, status.Site{
 			Group: g.In(), Active: g.Active, Phase: string(g.Phase), Target: g.Target, Epoch: a.decided.Value.Epoch,
 			Reason: string(g.Reason), Actor: g.Actor, Since: a.date(g.SinceUnixMS, a.dates.groups[g.In()].at),
-			AckNeeded: g.Ack, Waiting: waiting[g.In()],
+			AckNeeded: g.Ack, Waiting: waiting[g.In()], Stale: stale,
 		})
 	}
 	return out

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -34,6 +35,8 @@ func (a *Agent) unknown(err error) status.Status {
 	return status.Status{
 		Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
 		At: a.deps.Wall().UTC(), Health: status.Unknown, Problems: []string{"the sidecar does not answer: " + err.Error()},
+		NextFail: []string{}, Leases: []status.Lease{}, Groups: []status.Site{}, Nodes: []status.Node{}, Views: []status.View{},
+		Held: []status.Held{}, Recent: []status.Transition{},
 	}
 }
 
@@ -64,7 +67,7 @@ func (a *Agent) snapshot(now time.Duration) status.Status {
 		for _, d := range a.cfg.Sites.Sites {
 			s.Sites = append(s.Sites, d.Name)
 		}
-		s.Groups = a.siteStatus()
+		s.Groups = a.siteStatus(a.minority(now))
 		for _, g := range s.Groups {
 			if g.Group == site.DefaultGroup {
 				s.Site = g
@@ -82,7 +85,7 @@ func (a *Agent) snapshot(now time.Duration) status.Status {
 
 // leaseStatus lists every lease of the cluster, also those that nobody holds.
 func (a *Agent) leaseStatus(now time.Duration) []status.Lease {
-	known := map[string]lease.Status{}
+	known, minority := map[string]lease.Status{}, a.minority(now)
 	for _, l := range a.lease.Status(now) {
 		known[l.Resource] = l
 	}
@@ -102,6 +105,8 @@ func (a *Agent) leaseStatus(now time.Duration) []status.Lease {
 			item.Source, item.ExpiresInMS, item.LengthMS = "own", (l.Deadline - now).Milliseconds(), l.Asked.Milliseconds()
 		case l.Holder != "":
 			item.Source, item.ExpiresInMS = "vote", (l.Expires - now).Milliseconds()
+		case minority:
+			item.Source = status.LeaseUnknown
 		}
 		if g := a.groupOf(name); g != nil {
 			item.Fence = a.fenceOf(l.Holder, now)
@@ -145,7 +150,7 @@ func (a *Agent) nodeStatus(now time.Duration) []status.Node {
 
 func (a *Agent) nodeOf(name string, now time.Duration) status.Node {
 	n := status.Node{Name: name, Voter: slices.Contains(a.cfg.Voters, name), AgeMS: -1, VIPs: []string{}}
-	r := &a.self
+	r, late := &a.self, ""
 	if name == a.cfg.Node {
 		n.Alive, n.AgeMS = true, 0
 	} else {
@@ -158,6 +163,9 @@ func (a *Agent) nodeOf(name string, now time.Duration) status.Node {
 			n.Reason, n.Detail = a.whySilent(name)
 			return n
 		}
+		if now-p.at > freshReport && n.Alive {
+			late = fmt.Sprintf("its last report is %s old, while its votes are heard: do large datagrams get lost on the way (MTU)?", (now - p.at).Round(100*time.Millisecond))
+		}
 		if ago := (now - p.arrived).Milliseconds(); n.AgeMS < 0 || ago < n.AgeMS {
 			n.AgeMS = ago
 		}
@@ -168,12 +176,15 @@ func (a *Agent) nodeOf(name string, now time.Duration) status.Node {
 	n.HAProxy, n.Fence, n.AppliedEpoch = r.HAProxy, r.Fence, r.Applied
 	n.Keys, n.Protocol = r.Keys, max(r.Protocol, oldestProtocol)
 	n.VIPs, n.Warnings, n.Yielding = append(n.VIPs, r.VIPs...), a.warningsOf(r), r.Yielding
-	if !n.Alive {
-		n.Eligible = false
+	switch {
+	case !n.Alive:
+		n.Eligible, n.HAProxy = false, nil
 		n.Reason, n.Detail = a.whySilent(name)
 		// What it warned of last is no longer to be mended there: a voter that
 		// was removed would keep everybody degraded.
 		n.VIPs, n.Warnings = []string{}, []string{}
+	case late != "":
+		n.Eligible, n.HAProxy, n.Reason, n.Detail = false, nil, reasonReportLate, late
 	}
 	return n
 }
@@ -221,11 +232,12 @@ func (a *Agent) settings() []string {
 func (a *Agent) viewStatus(now time.Duration) []status.View {
 	out := []status.View{}
 	add := func(node string, v *site.View, age time.Duration) {
+		stale := node != a.cfg.Node && (!a.alive(node, now) || age > freshReport)
 		if v == nil {
 			return
 		}
 		for _, s := range v.Sites {
-			item := status.View{Node: node, Group: s.In(), Site: s.Site, Usable: s.Usable, Reason: string(s.Reason), AgeMS: age.Milliseconds(), Backends: []status.Backend{}}
+			item := status.View{Node: node, Group: s.In(), Site: s.Site, Usable: s.Usable, Reason: string(s.Reason), AgeMS: age.Milliseconds(), Stale: stale, Backends: []status.Backend{}}
 			for _, b := range s.Backends {
 				item.Backends = append(item.Backends, status.Backend{Name: b.Name, Up: b.Up, Total: b.Total})
 			}

@@ -60,7 +60,7 @@ func TestAddressOfAStrangerIsReportedAndNotTakenUp(t *testing.T) {
 		}
 		noted := 0
 		for _, h := range c.nodes["lb1"].History(100) {
-			if h.Reason == "address-in-use" && h.Node == "lb1" {
+			if h.Reason == "address-in-use" && h.Node == "lb1" && !h.IsCommand() {
 				noted++
 			}
 		}

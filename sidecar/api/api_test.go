@@ -226,8 +226,9 @@ func TestEveryCommandIsAuditedAndNoTokenIsLogged(t *testing.T) {
 	do(t, s, call{method: "POST", path: "/v1/takeover", body: `{"site":"b","force":true}`, token: operateToken})
 	do(t, s, call{method: "POST", path: "/v1/takeover", body: `{"site":"b"}`, token: operateToken})
 	do(t, s, call{method: "POST", path: "/v1/takeover", body: `{"site":"b"}`, token: "wrong-token-0123"})
+	do(t, s, call{method: "POST", path: "/v1/move", body: `{}`, token: operateToken})
 	lines := logs.FilterMessage("audit").All()
-	if len(lines) != 2 {
+	if len(lines) != 3 {
 		t.Fatalf("%d audit lines", len(lines))
 	}
 	first := lines[0].ContextMap()
@@ -236,6 +237,9 @@ func TestEveryCommandIsAuditedAndNoTokenIsLogged(t *testing.T) {
 	}
 	if second := lines[1].ContextMap(); second["result"] != "refused" || second["reason"] != "already-active" {
 		t.Errorf("second: %v", second)
+	}
+	if third := lines[2].ContextMap(); third["command"] != "move" || third["result"] != "refused" || third["reason"] != "bad-request" {
+		t.Errorf("third: %v", third)
 	}
 	if n := logs.FilterMessage("api request denied").Len(); n != 1 {
 		t.Errorf("%d denials logged", n)
@@ -246,6 +250,7 @@ func TestEveryCommandIsAuditedAndNoTokenIsLogged(t *testing.T) {
 		}
 	}
 	want := "# HELP tandem_commands_total Commands of operators, by kind and result: done, refused or failed.\n# TYPE tandem_commands_total counter\n" +
+		"tandem_commands_total{command=\"move\",result=\"refused\"} 1\n" +
 		"tandem_commands_total{command=\"takeover\",result=\"done\"} 1\ntandem_commands_total{command=\"takeover\",result=\"refused\"} 1\n"
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "tandem_commands_total"); err != nil {
 		t.Error(err)

@@ -46,12 +46,13 @@ var commands = map[string][]string{
 func (s *Server) command(kind string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c, code, problem := decode(kind, r)
+		c.Kind, c.Actor, c.ID = kind, actor(r), newID()
 		if problem != "" {
+			s.audit(c, status.Result{Reason: "bad-request", Message: problem}, nil, 0)
 			fail(w, code, "bad-request", problem)
 			return
 		}
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // the body is read; the command may take longer
-		c.Actor, c.ID = actor(r), newID()
 		ctx, cancel := context.WithTimeout(r.Context(), commandTimeout)
 		defer cancel()
 		began := time.Now()

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,6 +154,11 @@ func pageGreysOut(ctx context.Context, t *testing.T, _ func() []string) {
 	if seen := get(ctx, t, text("#seen")); !strings.Contains(seen, "no news since") {
 		t.Errorf("seen: %s", seen)
 	}
+	// Nothing says that all is well, and nothing can be asked for.
+	health, title := get(ctx, t, text("#health.bad")), get(ctx, t, chromedp.Title())
+	if !strings.Contains(health, "unknown, was healthy") || !strings.HasPrefix(title, "?") {
+		t.Errorf("health %q, title %q", health, title)
+	}
 }
 
 // Pictures for the documentation, and for the eye: light, dark and as wide as
@@ -163,27 +167,32 @@ func pageGreysOut(ctx context.Context, t *testing.T, _ func() []string) {
 //nolint:thelper // a subtest: a failure belongs to its own line
 func pageFits(ctx context.Context, t *testing.T, _ func() []string) {
 	s, agent := start(t, Config{Addr: "127.0.0.1:0", Token: operateToken})
-	agent.Set(keepFresh)
-	for _, scene := range []struct {
-		name          string
-		width, height int64
-		scheme        string
-		trouble       bool
-	}{
-		{"page-light", 1180, 1000, "light", false},
-		{"page-dark", 1180, 1000, "dark", true},
-		{"page-phone", 390, 844, "light", true},
-		{"page-phone-dark", 360, 740, "dark", false},
-	} {
-		agent.Set(func(st *status.Status) { stage(st, scene.trouble) })
-		steps(ctx, t, chromedp.EmulateViewport(scene.width, scene.height), colours(scene.scheme), chromedp.Navigate(s.url("/")), see(`article[data-site=b]`))
-		picture := get(ctx, t, chromedp.FullScreenshot(100))
-		if get(ctx, t, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)) {
-			t.Errorf("%s: the page is wider than its window", scene.name)
-		}
-		if *screenshots != "" {
-			if err := os.WriteFile(filepath.Join(*screenshots, scene.name+".png"), picture, 0o600); err != nil {
-				t.Fatal(err)
+	for _, scene := range apitest.Scenes(time.Now()) {
+		for _, window := range []struct {
+			name, scheme  string
+			width, height int64
+		}{
+			{"light", "light", 1180, 1000},
+			{"dark", "dark", 1180, 1000},
+			{"phone", "light", 390, 844},
+			{"phone-dark", "dark", 360, 740},
+		} {
+			name := scene.Name + "-" + window.name
+			agent.Set(func(st *status.Status) { *st = scene.Status; keepFresh(st) })
+			steps(ctx, t, chromedp.EmulateViewport(window.width, window.height), colours(window.scheme), chromedp.Navigate(s.url("/")), see("#nodes article[data-node]"))
+			picture := get(ctx, t, chromedp.FullScreenshot(100))
+			if get(ctx, t, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)) {
+				t.Errorf("%s: the page is wider than its window", name)
+			}
+			for _, shadow := range []string{"undefined", "null", "NaN", "[object"} {
+				if text := get(ctx, t, text("body")); strings.Contains(text, shadow) {
+					t.Errorf("%s: the page says %s: %s", name, shadow, text)
+				}
+			}
+			if *screenshots != "" {
+				if err := os.WriteFile(filepath.Join(*screenshots, name+".png"), picture, 0o600); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	}
@@ -196,25 +205,4 @@ func colours(scheme string) action {
 		})
 		return chromedp.Void{}, err
 	}
-}
-
-// stage sets a scene: all well, or a switch in the middle of trouble.
-func stage(st *status.Status, trouble bool) {
-	*st = apitest.Pair(time.Now())
-	if !trouble {
-		return
-	}
-	st.Health = status.Degraded
-	st.Problems = []string{"witness is silent: no answer for 4.2 s", "no load balancer sees site a usable"}
-	st.Nodes[2].Alive, st.Nodes[2].Reason, st.Nodes[2].Detail, st.Nodes[2].AgeMS = false, "unreachable", "no answer; is the machine up, and does the firewall let UDP and TCP 7946 through?", 4200
-	st.Site.Phase, st.Site.Target, st.Site.Reason, st.Site.Waiting = "takeover", "b", "active-unusable", "waiting-for-hook"
-	st.Groups[0] = st.Site
-	for i := range st.Views {
-		if st.Views[i].Site == "a" {
-			st.Views[i].Usable, st.Views[i].Reason = false, "critical-down"
-			st.Views[i].Backends = []status.Backend{{Name: "app", Up: i % 2, Total: 2}, {Name: "chat", Total: 1}}
-		}
-	}
-	st.Held = []status.Held{{Node: "lb1", Server: "app/b-2", Kind: "maintenance", Detail: "set at the socket"}}
-	st.NextFail = []string{"if lb1 fails, nobody takes vip/default over: no majority of voters would be left", fmt.Sprintf("if %s fails, nothing moves", "lb2")}
 }

@@ -14,8 +14,11 @@ func moment(at, now time.Time) string {
 	if n := now.Local(); at.YearDay() != n.YearDay() || at.Year() != n.Year() {
 		return at.Format("02 Jan 15:04:05")
 	}
-	return at.Format("15:04:05.000")
+	return at.Format(clock)
 }
+
+// clock is how a time of day is shown.
+const clock = "15:04:05.000"
 
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 

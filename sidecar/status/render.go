@@ -26,6 +26,7 @@ const stale = 3 * time.Second
 // Render prints the whole picture on one screen.
 func Render(w io.Writer, s Status, sc Screen) error {
 	p := sc.page()
+	p.old = !s.At.IsZero() && sc.Now.Sub(s.At) > stale
 	p.head(s, sc.Now)
 	p.leases(s)
 	p.sites(s)
@@ -68,14 +69,22 @@ func (p *page) head(s Status, now time.Time) {
 	}
 	// The version comes last: it may be cut, how old the picture is may not.
 	title := strings.Join([]string{"cluster " + s.Cluster, mode, "by " + s.Node + ", " + age, "tandem " + s.Version}, " · ")
-	p.split(c(title, bold), c(strings.ToUpper(string(cmp.Or(s.Health, Unknown))), healthStyle(s.Health)))
+	health := cmp.Or(s.Health, Unknown)
+	if p.old { // how it is by now, nobody has said
+		p.split(c(title, bold), c(strings.ToUpper(string(Unknown)), bad))
+		p.text(c("! ", bad), "this picture is "+span(now.Sub(s.At))+" old: the sidecar does not refresh it. It was "+strings.ToUpper(string(health))+" then, and all below is as it was then")
+	} else {
+		p.split(c(title, bold), c(strings.ToUpper(string(health)), healthStyle(health)))
+	}
+	unsafe := false
 	for _, problem := range s.Problems {
-		p.text(c("! ", healthStyle(s.Health)), problem)
+		look := healthStyle(s.Health)
+		if strings.HasPrefix(problem, "unsafe") {
+			unsafe, look = true, bad
+		}
+		p.text(c("! ", look), problem)
 	}
-	if !s.At.IsZero() && now.Sub(s.At) > stale {
-		p.text(c("! ", bad), "this picture is "+span(now.Sub(s.At))+" old: the sidecar does not refresh it")
-	}
-	if s.Unsafe {
+	if s.Unsafe && !unsafe {
 		p.text(c("! ", bad), "unsafe: one of a pair goes on alone; while the link between two healthy nodes is cut, two may hold the address")
 	}
 	if s.Observe {
@@ -147,8 +156,12 @@ func (p *page) leases(s Status) {
 		holder := c(l.Holder, good)
 		left, length := c(span(ms(l.ExpiresInMS))), c(span(ms(l.LengthMS)))
 		switch {
+		case l.Holder == "" && l.Source == LeaseUnknown:
+			holder, left, length = c("unknown", bad), c("-"), c("-")
 		case l.Holder == "":
 			holder, left, length = c("nobody", bad), c("-"), c("-")
+		case p.old:
+			left = c("unknown", bad)
 		case l.ExpiresInMS <= 0:
 			left = c("over", bad)
 		case l.Source == "hint":
@@ -160,10 +173,31 @@ func (p *page) leases(s Status) {
 		if l.Alone {
 			holder = c(l.Holder+" alone", bad)
 		}
-		rows = append(rows, []cell{c("  " + l.Resource), holder, left, length, epoch(l.Epoch), c(orDash(l.Fence)), c(strings.Join(l.Addresses, " "))})
+		rows = append(rows, []cell{c("  " + l.Resource), holder, left, length, epoch(l.Epoch), c(orDash(l.Fence)), c(addresses(l.Addresses))})
 	}
 	p.table(rows...)
 	p.b.WriteByte('\n')
+}
+
+// addresses are those of a group, without the prefix that says one address.
+func addresses(all []string) string {
+	short := make([]string, len(all))
+	for i, a := range all {
+		short[i] = strings.TrimSuffix(strings.TrimSuffix(a, "/32"), "/128")
+	}
+	return strings.Join(short, " ")
+}
+
+// carries names one address and counts the others; which these are stands at
+// the lease.
+func carries(n Node) cell {
+	switch {
+	case !n.Alive && n.Role != "witness" && n.Role != "site":
+		return c("unknown", dim)
+	case len(n.VIPs) > 1:
+		return c(fmt.Sprintf("%s +%d", n.VIPs[0], len(n.VIPs)-1))
+	}
+	return c(orDash(strings.Join(n.VIPs, " ")))
 }
 
 func epoch(e uint64) cell {
@@ -188,15 +222,21 @@ func (p *page) sites(s Status) {
 		if g.Switching() {
 			doing = c(g.Phase+" → "+g.Target, warn)
 		}
-		if g.Waiting != "" && g.Switching() {
+		switch {
+		case g.Waiting != "" && g.Switching():
 			doing.text += ", " + g.Waiting
+		case g.Waiting != "":
+			doing = c("stays, "+g.Waiting, warn)
 		}
 		if g.AckNeeded {
 			doing = c("stopped, needs `tandem ack`", bad)
 		}
+		if g.Stale {
+			active, doing = c(cmp.Or(g.Active, "none")+" when last heard", bad), c("unknown", bad)
+		}
 		reason := g.Reason
 		if g.Actor != "" {
-			reason += " by " + g.Actor
+			reason += " by " + person(g.Actor)
 		}
 		rows = append(rows, []cell{c("  " + g.Group), active, c(since(s.At, g.Since)), epoch(g.Epoch), c(orDash(reason)), doing})
 	}
@@ -216,22 +256,33 @@ func (p *page) nodes(s Status) {
 	if len(s.Nodes) == 0 {
 		return
 	}
+	sited := slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Site != "" })
 	rows := [][]cell{{c("nodes"), c("role"), c("site"), c("state"), c("HAProxy"), c("carries"), c("heard")}}
 	for _, n := range s.Nodes {
-		name := "  " + n.Name
+		role := cmp.Or(n.Role, "unknown")
 		if !n.Voter {
-			name += " (no vote)"
+			role += ", no vote"
 		}
-		rows = append(rows, []cell{c(name), c(orDash(n.Role)), c(orDash(n.Site)), state(n), haproxy(n), c(orDash(strings.Join(n.VIPs, " "))), heard(n, s.Node)})
+		rows = append(rows, []cell{c("  " + n.Name), c(role), c(orDash(n.Site)), state(n), haproxy(n), carries(n), heard(n, s.Node)})
+	}
+	if !sited {
+		for i := range rows {
+			rows[i] = slices.Delete(rows[i], 2, 3)
+		}
 	}
 	p.table(rows...)
 	for _, n := range s.Nodes {
-		said := slices.ContainsFunc(s.Problems, func(problem string) bool { return strings.Contains(problem, n.Detail) })
-		if n.Detail != "" && !said && (!n.Alive || !n.Eligible && n.Reason != "") {
+		said := func(text string) bool {
+			return slices.ContainsFunc(s.Problems, func(problem string) bool { return strings.Contains(problem, text) })
+		}
+		if n.Detail != "" && !said(n.Detail) && (!n.Alive || !n.Eligible && n.Reason != "") {
 			p.text(c("    "+n.Name+": ", dim), n.Detail)
 		}
 		p.haproxys(n)
 		for _, warning := range n.Warnings {
+			if said(warning) {
+				continue
+			}
 			p.text(c("    "+n.Name+": ", warn), warning)
 		}
 	}
@@ -266,84 +317,47 @@ func heard(n Node, self string) cell {
 	}
 }
 
-// views prints a line for each site and what is seen there, with the nodes
-// that see the same together.
-func (p *page) views(s Status) {
-	type line struct {
-		view  View
-		nodes []string
-	}
-	var lines []line
-	for _, v := range s.Views {
-		i := slices.IndexFunc(lines, func(l line) bool {
-			return l.view.Site == v.Site && l.view.Usable == v.Usable && l.view.Reason == v.Reason && slices.Equal(l.view.Backends, v.Backends)
-		})
-		if i < 0 {
-			lines = append(lines, line{view: v})
-			i = len(lines) - 1
-		}
-		lines[i].nodes = append(lines[i].nodes, v.Node)
-		lines[i].view.AgeMS = max(lines[i].view.AgeMS, v.AgeMS)
-	}
-	if len(lines) == 0 {
-		return
-	}
-	order := func(site string) int {
-		if i := slices.Index(s.Sites, site); i >= 0 {
-			return i
-		}
-		return len(s.Sites)
-	}
-	slices.SortStableFunc(lines, func(a, b line) int { return cmp.Compare(order(a.view.Site), order(b.view.Site)) })
-	rows := [][]cell{{c("servers up"), c("usable"), c("seen by"), c("age"), c("backends")}}
-	for _, l := range lines {
-		usable := c("yes", good)
-		if !l.view.Usable {
-			usable = c(strings.TrimSuffix("no, "+l.view.Reason, ", "), bad)
-		}
-		age := c(span(ms(l.view.AgeMS)))
-		if ms(l.view.AgeMS) > stale {
-			age.style = bad
-		}
-		rows = append(rows, []cell{c("  site " + l.view.Site), usable, c(strings.Join(l.nodes, " ")), age, backends(l.view)})
-	}
-	p.table(rows...)
-	p.b.WriteByte('\n')
-}
-
-// backends names what is short first, since the line may be cut.
-func backends(v View) cell {
-	sorted := slices.Clone(v.Backends)
-	slices.SortStableFunc(sorted, func(a, b Backend) int { return cmp.Compare(b.Total-b.Up, a.Total-a.Up) })
-	parts := make([]string, len(sorted))
-	made := cell{}
-	for i, b := range sorted {
-		parts[i] = fmt.Sprintf("%s %d/%d", b.Name, b.Up, b.Total)
-		if b.Up < b.Total {
-			made.style = warn
-		}
-	}
-	made.text = clean(strings.Join(parts, ", "))
-	return made
-}
-
 func (p *page) held(s Status) {
 	if len(s.Held) == 0 {
 		return
 	}
-	rows := [][]cell{{c("held by hand"), c("on"), c("how"), c("")}}
-	for _, h := range s.Held {
+	rows := [][]cell{{c("held by hand"), c("on"), c("how"), c("what is known of it")}}
+	for _, h := range heldAlike(s.Held) {
 		rows = append(rows, []cell{c("  " + h.Server), c(h.Node), c(h.Kind, warn), c(h.Detail)})
 	}
 	p.table(rows...)
 	p.b.WriteByte('\n')
 }
 
+// heldAlike joins what is held in the same way on several nodes.
+func heldAlike(all []Held) []Held {
+	var out []Held
+	for _, h := range all {
+		i := slices.IndexFunc(out, func(o Held) bool { return o.Server == h.Server && o.Kind == h.Kind && o.Detail == h.Detail })
+		if i < 0 {
+			out = append(out, h)
+		} else {
+			out[i].Node += " " + h.Node
+		}
+	}
+	return out
+}
+
 func (p *page) next(s Status) {
-	if len(s.NextFail) == 0 {
+	if len(s.Nodes) == 0 {
 		return
 	}
 	p.line(c("what the next failure would do", bold))
+	switch {
+	case p.old || s.Health == Unknown:
+		p.text(c("  "), "unknown, since it is not known how the cluster is")
+	case len(s.NextFail) == 0:
+		p.text(c("  "), "not known while something is changing")
+	}
+	if p.old {
+		p.b.WriteByte('\n')
+		return
+	}
 	for _, sentence := range s.NextFail {
 		p.text(c("  "), sentence)
 	}
@@ -358,33 +372,4 @@ func (p *page) recent(s Status, now time.Time) {
 		return
 	}
 	p.transitions(s.Recent[max(0, len(s.Recent)-recentShown):], now, "recent")
-}
-
-// transitions prints a table, the latest last.
-func (p *page) transitions(all []Transition, now time.Time, title string) {
-	rows := [][]cell{{c(title), c("what"), c("change"), c("epoch"), c("reason"), c("who")}}
-	for _, t := range all {
-		rows = append(rows, []cell{c("  " + moment(t.At, now)), c(what(t)), c(change(t)), epoch(t.Epoch), c(orDash(t.Reason)), c(orDash(cmp.Or(t.Actor, t.Node)))})
-	}
-	p.table(rows...)
-}
-
-func what(t Transition) string {
-	if t.Phase != "" {
-		return t.Resource + " " + t.Event + " " + t.Phase
-	}
-	return t.Resource + " " + t.Event
-}
-
-func change(t Transition) string {
-	switch {
-	case t.From != "" && t.To != "":
-		return t.From + " → " + t.To
-	case t.To != "":
-		return "→ " + t.To
-	case t.From != "":
-		return t.From + " →"
-	default:
-		return orDash(t.Detail)
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -63,7 +64,7 @@ func golden(t *testing.T, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", t.Name()+".golden")
 	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
@@ -97,7 +98,59 @@ func TestHealthyPairFitsOneScreen(t *testing.T) {
 }
 
 func TestTroubleIsNamedFirst(t *testing.T) {
-	golden(t, render(t, trouble(), status.Screen{Now: noon.Add(5 * time.Second)}))
+	golden(t, render(t, trouble(), status.Screen{Now: noon.Add(50 * time.Millisecond)}))
+}
+
+// A picture that is not refreshed says nothing of how things are: neither its
+// health nor its leases are shown as if they were so, nor painted green.
+func TestOldPictureIsShownAsOld(t *testing.T) {
+	golden(t, render(t, apitest.Pair(noon), status.Screen{Now: noon.Add(5 * time.Second), Color: true}))
+}
+
+// TestEverySceneAtEightyColumns: what an operator may be woken for, as one screen
+// and as its explanation.
+func TestEverySceneAtEightyColumns(t *testing.T) {
+	for _, scene := range apitest.Scenes(noon) {
+		t.Run(scene.Name, func(t *testing.T) {
+			b := bytes.NewBufferString(render(t, scene.Status, status.Screen{Now: noon.Add(20 * time.Millisecond)}))
+			fmt.Fprintln(b, "----")
+			if err := status.RenderWhy(b, scene.Status, scene.Status.Recent, status.Screen{Now: noon}); err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(b.String()) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+					t.Errorf("%d characters: %s", n, line)
+				}
+			}
+			golden(t, b.String())
+		})
+	}
+}
+
+// A site of which nobody says anything is not left out.
+func TestSitesThatNobodySeesAreUnknown(t *testing.T) {
+	st := apitest.Pair(noon)
+	st.Views = nil
+	got := render(t, st, status.Screen{Now: noon})
+	for _, site := range st.Sites {
+		if !regexp.MustCompile(`(?m)^  site ` + site + ` +unknown +- +- +no load balancer says what it sees$`).MatchString(got) {
+			t.Errorf("site %s: %s", site, got)
+		}
+	}
+}
+
+// A moment that is not known is null, and read back as none.
+func TestUnknownMomentIsNull(t *testing.T) {
+	for since, want := range map[time.Time]string{{}: `"since":null`, time.UnixMilli(0): `"since":null`, noon: `"since":"2026-11-22T12:00:00Z"`} {
+		raw, err := json.Marshal(status.Status{Site: status.Site{Since: since}})
+		if err != nil || !strings.Contains(string(raw), want) {
+			t.Errorf("%s: %s %v", want, raw, err)
+		}
+		var back status.Status
+		if err := json.Unmarshal(raw, &back); err != nil || since.Unix() > 0 && !back.Site.Since.Equal(since) {
+			t.Errorf("%s is read back as %s: %v", raw, back.Site.Since, err)
+		}
+	}
 }
 
 func TestNothingKnownIsShownAsUnknown(t *testing.T) {
@@ -175,11 +228,31 @@ func TestWhyOfAHealthyPair(t *testing.T) {
 func TestHistory(t *testing.T) {
 	var b bytes.Buffer
 	all := apitest.Pair(noon).Recent
-	all = append(all, status.Transition{At: noon.Add(-time.Minute), Node: "lb2", Resource: "site", Event: "phase", Phase: "takeover", From: "a", To: "b", Epoch: 10, Reason: "active-unusable"})
+	all = append(all, status.Transition{At: noon.Add(-time.Minute), Node: "lb2", Resource: "site", Event: "phase", Phase: "takeover", From: "a", To: "b", Epoch: 10, Reason: "active-unusable"},
+		status.Transition{At: noon.Add(-50 * time.Second), Node: "lb1", Resource: "site", Event: "command", To: "a", Reason: "takeover", Actor: "root (alice)"},
+		status.Transition{At: noon.Add(-30 * time.Second), Node: "lb1", Resource: "site", Event: "takeover-refused", To: "x", Reason: "unknown-site", Actor: "root (alice)", Detail: "there is no site x"})
 	if err := status.RenderHistory(&b, all, status.Screen{Now: noon}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, b.String())
+}
+
+// What somebody asked for in vain is no cause of how things are.
+func TestWhyIsNotMisledByARefusedCommand(t *testing.T) {
+	st := apitest.Pair(noon)
+	st.Leases[1].Holder = ""
+	var before, after bytes.Buffer
+	history := st.Recent
+	if err := status.RenderWhy(&before, st, history, status.Screen{Now: noon}); err != nil {
+		t.Fatal(err)
+	}
+	history = append(history, status.Transition{At: noon, Node: "lb2", Resource: "vip/default", Event: "move-refused", To: "lb2", Reason: "not-eligible", Actor: "alice"})
+	if err := status.RenderWhy(&after, st, history, status.Screen{Now: noon}); err != nil {
+		t.Fatal(err)
+	}
+	if before.String() != after.String() {
+		t.Errorf("got\n%s\nwant\n%s", after.String(), before.String())
+	}
 }
 
 // The JSON of a status is a promise to those who read it by machine: a field

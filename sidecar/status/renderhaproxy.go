@@ -51,10 +51,10 @@ func (p *page) whyHAProxys(s Status) {
 
 func haproxy(n Node) cell {
 	switch h := n.HAProxy; {
+	case !n.Alive && n.Role != "witness" && n.Role != "site", n.Reason == "report-late":
+		return c("unknown", dim)
 	case h == nil:
 		return c("-")
-	case !n.Alive:
-		return c("unknown", dim)
 	case len(h.Each) > 0:
 		return several(h.Each)
 	case h.Alive && h.Reason != "":

@@ -5,7 +5,11 @@
 // zero that could be taken for a fact.
 package status
 
-import "time"
+import (
+	"encoding/json"
+	"strings"
+	"time"
+)
 
 // Health is the answer to "do I have to get up?".
 type Health string
@@ -58,6 +62,9 @@ type Protocol struct {
 	Newest int `json:"newest"` // that this node reads
 }
 
+// LeaseUnknown is the source of what a node cannot tell.
+const LeaseUnknown = "unknown"
+
 // Lease says who has the right to act on a resource, and for how long still.
 type Lease struct {
 	Resource    string `json:"resource"` // vip/<group> or site
@@ -65,9 +72,11 @@ type Lease struct {
 	Epoch       uint64 `json:"epoch"`
 	ExpiresInMS int64  `json:"expires_in_ms"`
 	LengthMS    int64  `json:"length_ms"`
-	Fence       string `json:"fence"`  // gate, lifetime or none
-	Source      string `json:"source"` // own (this node holds it), vote (this node voted for it) or hint
-	Alone       bool   `json:"alone"`
+	Fence       string `json:"fence"` // gate, lifetime or none
+	// Source is own (this node holds it), vote (this node voted for it), hint, or
+	// unknown: too few voters are heard to tell whether anybody holds it.
+	Source string `json:"source"`
+	Alone  bool   `json:"alone"`
 	// Addresses are those of the group, whoever carries them.
 	Addresses []string `json:"addresses,omitempty"`
 }
@@ -87,6 +96,23 @@ type Site struct {
 	// AckNeeded: after several switches in a short time nothing switches by
 	// itself until `tandem ack`.
 	AckNeeded bool `json:"ack_needed,omitempty"`
+	// Stale: this node hears too few voters. It is what was decided last as far
+	// as it knows, and may be another by now.
+	Stale bool `json:"stale,omitempty"`
+}
+
+// MarshalJSON writes a moment that is not known as null.
+func (s Site) MarshalJSON() ([]byte, error) {
+	type plain Site
+	out := struct {
+		plain
+
+		Since *time.Time `json:"since"`
+	}{plain: plain(s)}
+	if s.Since.Unix() > 0 {
+		out.Since = &s.Since
+	}
+	return json.Marshal(out) //nolint:wrapcheck // the encoder that called says what failed
 }
 
 // Switching says whether a switch is under way.
@@ -124,18 +150,19 @@ const (
 
 // Node is one sidecar as this one sees it.
 type Node struct {
-	Name        string   `json:"name"`
-	Role        string   `json:"role"`
-	Site        string   `json:"site,omitempty"`
-	Voter       bool     `json:"voter"`
-	Alive       bool     `json:"alive"`
-	Eligible    bool     `json:"eligible"`
-	Reason      string   `json:"reason"` // why it is not eligible or not alive
-	Detail      string   `json:"detail,omitempty"`
-	Maintenance bool     `json:"maintenance"`
-	Version     string   `json:"version,omitempty"`
-	HAProxy     *HAProxy `json:"haproxy"`
-	VIPs        []string `json:"vips"` // addresses that it carries now
+	Name        string `json:"name"`
+	Role        string `json:"role"`
+	Site        string `json:"site,omitempty"`
+	Voter       bool   `json:"voter"`
+	Alive       bool   `json:"alive"`
+	Eligible    bool   `json:"eligible"`
+	Reason      string `json:"reason"` // why it is not eligible or not alive
+	Detail      string `json:"detail,omitempty"`
+	Maintenance bool   `json:"maintenance"`
+	Version     string `json:"version,omitempty"`
+	// HAProxy is null where there is none, and of a node that is not heard.
+	HAProxy *HAProxy `json:"haproxy"`
+	VIPs    []string `json:"vips"` // addresses that it carries now
 	// Yielding are the groups of addresses that it has handed over and whose
 	// connections it serves to their end.
 	Yielding     []string `json:"yielding,omitempty"`
@@ -152,12 +179,15 @@ type Node struct {
 
 // View is what one load balancer sees of one site.
 type View struct {
-	Node     string    `json:"node"`
-	Group    string    `json:"group,omitempty"`
-	Site     string    `json:"site"`
-	Usable   bool      `json:"usable"`
-	Reason   string    `json:"reason,omitempty"`
-	AgeMS    int64     `json:"age_ms"`
+	Node   string `json:"node"`
+	Group  string `json:"group,omitempty"`
+	Site   string `json:"site"`
+	Usable bool   `json:"usable"`
+	Reason string `json:"reason,omitempty"`
+	AgeMS  int64  `json:"age_ms"`
+	// Stale: the node is not heard any more. It is what was seen then, and counts
+	// for nothing.
+	Stale    bool      `json:"stale,omitempty"`
 	Backends []Backend `json:"backends"`
 }
 
@@ -190,6 +220,22 @@ type Transition struct {
 	Actor    string    `json:"actor,omitempty"` // who asked; empty: tandem itself
 	Detail   string    `json:"detail,omitempty"`
 	Phase    string    `json:"phase,omitempty"`
+}
+
+// The events of commands. One that is not carried out is named after its kind,
+// as takeover-refused, and its reason is that of the refusal.
+const (
+	EventCommand = "command"
+	Refused      = "-refused"
+	Unanswered   = "-unanswered" // it may still take effect
+)
+
+// IsCommand says whether t is what somebody asked for, not what came of it.
+func (t Transition) IsCommand() bool { return t.Event == EventCommand || t.NotDone() }
+
+// NotDone says whether t is a command that was refused, or that nobody answered.
+func (t Transition) NotDone() bool {
+	return strings.HasSuffix(t.Event, Refused) || strings.HasSuffix(t.Event, Unanswered)
 }
 
 // Event is a transition on its way to somebody who watches.

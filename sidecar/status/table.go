@@ -66,9 +66,13 @@ type page struct {
 	b     strings.Builder
 	width int
 	color bool
+	old   bool // all of it is: nothing is painted as if it were so
 }
 
 func (p *page) paint(cl cell) string {
+	if p.old && cl.style != bad && cl.style != bold {
+		cl.style = dim
+	}
 	if !p.color || cl.style == plain || cl.text == "" {
 		return cl.text
 	}
@@ -118,19 +122,20 @@ func (p *page) text(first cell, words string) {
 
 // table writes rows with aligned columns, two spaces apart. What is too wide
 // is taken from the widest column. The first row is the heading.
-func (p *page) table(rows ...[]cell) {
+func (p *page) table(rows ...[]cell) { p.firmTable(0, rows) }
+
+// firmTable is a table whose first columns are cut only when the others are as
+// narrow as can be.
+func (p *page) firmTable(firm int, rows [][]cell) {
 	widths := columnWidths(rows)
 	for total(widths) > p.width {
-		widest := 0
-		for i, w := range widths {
-			if w > widths[widest] {
-				widest = i
-			}
-		}
-		if widths[widest] <= 3 {
+		i := widest(widths[firm:], leastWidth)
+		if i >= 0 {
+			i += firm
+		} else if i = widest(widths, 3); i < 0 {
 			break
 		}
-		widths[widest]--
+		widths[i]--
 	}
 	for n, row := range rows {
 		var line strings.Builder
@@ -147,6 +152,20 @@ func (p *page) table(rows ...[]cell) {
 		}
 		p.b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
+}
+
+// leastWidth is what a column that is not firm is left with.
+const leastWidth = 8
+
+// widest is the widest column of those that are wider than that, or -1.
+func widest(widths []int, than int) int {
+	found := -1
+	for i, w := range widths {
+		if w > than && (found < 0 || w > widths[found]) {
+			found = i
+		}
+	}
+	return found
 }
 
 func columnWidths(rows [][]cell) []int {

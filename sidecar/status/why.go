@@ -42,8 +42,8 @@ func RenderWhy(w io.Writer, s Status, history []Transition, sc Screen) error {
 	if s.PausedUntil != nil {
 		p.paragraph("Automatic site decisions are paused " + pausedUntil(*s.PausedUntil, sc.Now) + ": an operator asked for it.")
 	}
-	for _, h := range s.Held {
-		p.paragraph(fmt.Sprintf("%s on %s is left alone: somebody holds it by hand (%s). %s", h.Server, h.Node, h.Kind, h.Detail))
+	for _, h := range heldAlike(s.Held) {
+		p.paragraph(strings.TrimSuffix(fmt.Sprintf("%s on %s is left alone: somebody holds it by hand (%s): %s", h.Server, h.Node, h.Kind, h.Detail), ": ") + ".")
 	}
 	_, err := io.WriteString(w, p.b.String())
 	return err
@@ -65,13 +65,13 @@ func healthSentence(s Status) string {
 }
 
 func (p *page) whyLease(l Lease, history []Transition, now time.Time) {
+	if l.Source == LeaseUnknown {
+		p.text(c(""), fmt.Sprintf("Whether anybody holds %s is not known here: too few voters are heard. This node does not.", l.Resource))
+		return
+	}
 	if l.Holder == "" {
 		p.text(c(""), fmt.Sprintf("Nobody holds %s.", l.Resource))
-		if t := last(history, l.Resource, ""); t != nil {
-			p.because(t, now)
-		} else {
-			p.text(c("  "), "Nobody has held it since this node started.")
-		}
+		p.lastHolder(l, history, now)
 		return
 	}
 	p.text(c(""), fmt.Sprintf("%s holds %s, for another %s unless it renews, which it does several times within each lease.",
@@ -81,6 +81,26 @@ func (p *page) whyLease(l Lease, history []Transition, now time.Time) {
 	if up != nil && up.Reason == "handed-over" {
 		p.letGo(history, *up)
 	}
+}
+
+// lastHolder says what became of a lease that nobody holds.
+func (p *page) lastHolder(l Lease, history []Transition, now time.Time) {
+	for _, t := range slices.Backward(history) {
+		switch {
+		case t.Resource != l.Resource:
+		case t.Event == "let-go":
+			p.text(c("  "), fmt.Sprintf("%s let it go, %s:", cmp.Or(t.From, t.Node), moment(t.At, now)))
+			p.reason(t.Reason, t.Actor)
+			if t.Detail != "" {
+				p.text(c("  "), t.Detail)
+			}
+			return
+		case t.Event == "take-up":
+			p.text(c("  "), fmt.Sprintf("%s held it last, since %s, and was not heard to let it go: its lease ran out.", t.To, moment(t.At, now)))
+			return
+		}
+	}
+	p.text(c("  "), "Nobody has held it since this node started.")
 }
 
 // letGo says why the former holder released a lease: that is the cause.
@@ -98,8 +118,14 @@ func (p *page) whySite(s Status, g Site, history []Transition, now time.Time) {
 	if g.Active != "" {
 		first = fmt.Sprintf("Site %s is active for %s, since %s.", g.Active, g.Group, moment(g.Since, now))
 	}
+	if g.Stale {
+		first = fmt.Sprintf("Which site is active for %s is not known here: too few voters are heard. When last heard it was %s, since %s.", g.Group, cmp.Or(g.Active, "none"), moment(g.Since, now))
+	}
 	p.text(c(""), first)
 	p.reason(g.Reason, g.Actor)
+	if g.Waiting != "" && !g.Switching() {
+		p.text(c("  "), "It stays: "+named(g.Waiting))
+	}
 	if g.Switching() {
 		p.text(c("  "), fmt.Sprintf("A switch to %s is under way, in phase %s: %s", g.Target, g.Phase, phases[g.Phase]))
 		if g.Waiting != "" {
@@ -110,7 +136,7 @@ func (p *page) whySite(s Status, g Site, history []Transition, now time.Time) {
 		p.text(c("  "), "After several switches in a short time nothing switches by itself any more, until somebody has looked and says `tandem ack`.")
 	}
 	for _, v := range s.Views {
-		if !v.Usable && v.Site == g.Active && (v.Group == "" || v.Group == g.Group) {
+		if !v.Usable && !v.Stale && v.Site == g.Active && (v.Group == "" || v.Group == g.Group) {
 			p.text(c("  "), fmt.Sprintf("%s does not see %s usable: %s", v.Node, v.Site, named(cmp.Or(v.Reason, "critical-down"))))
 		}
 	}
@@ -197,10 +223,11 @@ func named(reason string) string {
 }
 
 // last finds the transition that gave the resource to whoever has it now, or
-// the latest of the resource when nobody has it. What a hook told of it is none.
+// the latest of the resource when nobody has it. What a hook told of it is none,
+// nor is what somebody asked for.
 func last(history []Transition, resource, to string) *Transition {
 	for i := len(history) - 1; i >= 0; i-- {
-		if t := &history[i]; t.Resource == resource && (to == "" || t.To == to) && t.Event != "hook-notify" {
+		if t := &history[i]; t.Resource == resource && (to == "" || t.To == to) && t.Event != "hook-notify" && !t.IsCommand() {
 			return t
 		}
 	}

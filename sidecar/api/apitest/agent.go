@@ -140,6 +140,17 @@ func (a *Agent) Do(_ context.Context, c status.Command) (status.Result, error) {
 		return status.Result{}, a.fail
 	}
 	a.commands = append(a.commands, c)
+	r, err := a.do(c)
+	if err == nil && !r.OK {
+		a.tell(status.Event{CommandID: c.ID, Transition: status.Transition{
+			At: time.Now(), Node: a.now.Node, Resource: map[bool]string{true: "vip/default", false: "site"}[c.Kind == "move"],
+			Event: c.Kind + status.Refused, To: c.Site + c.To, Reason: r.Reason, Actor: c.Actor, Detail: r.Message,
+		}})
+	}
+	return r, err
+}
+
+func (a *Agent) do(c status.Command) (status.Result, error) {
 	switch c.Kind {
 	case "takeover":
 		return a.takeover(c)

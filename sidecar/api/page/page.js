@@ -61,26 +61,27 @@ const vips = (s) => list(s.leases).filter((l) => groupOf(l.resource));
 function drawAll() {
   const s = state.status;
   if (!s) return;
-  document.title = `${healthSign[s.health] || '?'} tandem ${s.cluster}`;
   draw($('cluster'), [`${s.cluster} · ${s.mode}`]);
-  $('health').className = `badge ${healthKind[s.health] || 'bad'}`;
-  draw($('health'), [`${healthSign[s.health] || '?'} ${s.health}`]);
   drawNotices(s);
   draw($('clients'), vips(s).map(addressCard));
   draw($('nodes'), list(s.nodes).map((n) => nodeCard(s, n)));
   draw($('sites'), siteNames(s).map((name) => siteCard(s, name)));
-  draw($('next'), list(s.next_failure).map((t) => h('li', null, t)));
+  const next = list(s.next_failure);
+  draw($('next'), (next.length ? next : [s.health === 'unknown' ? 'Unknown, since it is not known how the cluster is.' : 'Not known while something is changing.']).map((t) => h('li', null, t)));
   $('held-title').hidden = list(s.held).length === 0;
-  draw($('held'), list(s.held).map((x) => h('li', null, h('code', null, x.server), ` on ${x.node}: ${x.kind} `, x.detail)));
+  draw($('held'), heldAlike(list(s.held)).map((x) => h('li', null, h('code', null, x.server), ` on ${x.node}: ${x.kind}`, x.detail && ` (${x.detail})`)));
   drawSwitch(s);
   drawTools(s);
   drawTimeline();
   drawWires(s);
 }
 
+// heldAlike joins what is held in the same way on several nodes.
+const heldAlike = (all) => [...Map.groupBy ? Map.groupBy(all, (x) => JSON.stringify([x.server, x.kind, x.detail])).values() : all.map((x) => [x])].map((same) => ({ ...same[0], node: same.map((x) => x.node).join(', ') }));
+
 function drawNotices(s) {
-  const notices = list(s.problems).map((p) => [healthKind[s.health] || 'bad', p]);
-  if (s.unsafe) notices.push(['bad', 'Unsafe: one of a pair goes on alone. While the link between two healthy nodes is cut, two may hold the address.']);
+  const notices = list(s.problems).map((p) => [p.startsWith('unsafe') ? 'bad' : healthKind[s.health] || 'bad', p]);
+  if (s.unsafe && !list(s.problems).some((p) => p.startsWith('unsafe'))) notices.push(['bad', 'Unsafe: one of a pair goes on alone. While the link between two healthy nodes is cut, two may hold the address.']);
   if (s.observe) notices.push(['warn', 'Observing only: nothing is touched.']);
   if (s.quarantine_ms > 0) notices.push(['warn', `Just started: this voter keeps silent for another ${span(s.quarantine_ms)}.`]);
   if (s.paused_until) notices.push(['warn', `Paused: no automatic site decision ${pausedUntil(s)}.`]);
@@ -92,11 +93,12 @@ const pausedUntil = (s) => new Date(s.paused_until).getTime() <= 0 ? 'until some
 
 function addressCard(l) {
   const left = l.holder ? Math.max(0, l.expires_in_ms) : 0;
+  const nobody = l.source === 'unknown' ? 'unknown' : 'nobody';
   return h('article', { class: `card ${l.holder ? 'live' : 'off'}`, 'data-key': l.resource, 'data-address': groupOf(l.resource) },
-    h('header', null, h('h3', null, list(l.addresses).join(', ') || l.resource), tag(l.holder ? (l.alone ? 'bad' : 'good') : 'bad', l.holder ? (l.alone ? 'held alone' : 'held') : 'nobody')),
-    h('p', { class: 'fact' }, 'clients reach ', h('b', null, l.holder || 'nobody'), l.holder && ` · epoch ${l.epoch}`, l.fence && ` · fence: ${l.fence}`),
+    h('header', null, h('h3', null, list(l.addresses).map((a) => a.replace(/\/(32|128)$/, '')).join(', ') || l.resource), tag(l.holder ? (l.alone ? 'bad' : 'good') : 'bad', l.holder ? (l.alone ? 'held alone' : 'held') : nobody)),
+    h('p', { class: 'fact' }, nobody === 'unknown' && !l.holder ? 'whom clients reach is not known here' : 'clients reach ', h('b', null, l.holder || (nobody === 'unknown' ? '' : nobody)), l.holder && ` · epoch ${l.epoch}`, l.fence && ` · fence: ${l.fence}`),
     l.holder && l.length_ms > 0 && h('meter', { min: 0, max: l.length_ms, low: l.length_ms * 0.2, high: l.length_ms * 0.4, optimum: l.length_ms, value: left, 'aria-label': `lease of ${l.resource}` }),
-    h('p', { class: 'fact' }, l.holder ? `lease ${l.resource}: ${span(left)} left of ${span(l.length_ms)}` : `lease ${l.resource}: no holder`));
+    h('p', { class: 'fact' }, l.holder ? `lease ${l.resource}: ${span(left)} left of ${span(l.length_ms)}` : nobody === 'unknown' ? `lease ${l.resource}: too few voters are heard to tell who holds it` : `lease ${l.resource}: no holder`));
 }
 
 function nodeCard(s, n) {
@@ -106,14 +108,15 @@ function nodeCard(s, n) {
   const ha = n.haproxy;
   return h('article', { class: `card ${holds.length ? 'live' : n.alive ? '' : 'off'}`, 'data-key': n.name, 'data-node': n.name },
     h('header', null, h('h3', null, n.name), tag(kind, word)),
-    h('p', { class: 'fact' }, { lb: 'load balancer', witness: 'witness', site: 'site hooks' }[n.role] || 'role unknown', n.site && ` at ${n.site}`, n.voter ? '' : ' · no vote', n.name === s.node ? ' · this node' : n.age_ms < 0 ? ' · never heard' : ` · heard ${span(n.age_ms)} ago`),
-    ha && h('p', { class: `fact ${n.alive && ha.alive && !ha.reason ? '' : 'bad'}` }, !n.alive ? 'HAProxy: unknown' : ha.alive ? `HAProxy ${ha.version}, pid ${ha.pid}${ha.reason ? `: ${ha.reason}` : ''}` : `HAProxy: ${ha.reason || 'down'}`),
+    h('p', { class: 'fact' }, { lb: 'load balancer', witness: 'witness', site: 'site hooks' }[n.role] || 'role unknown', n.site && ` at ${n.site}`, n.voter ? '' : ' · no vote', n.name === s.node ? ' · this node' : n.age_ms < 0 ? ' · never heard' : ` · ${n.alive ? '' : 'last '}heard ${span(n.age_ms)} ago`),
+    !ha && n.role !== 'witness' && n.role !== 'site' && h('p', { class: 'fact' }, 'HAProxy: unknown'),
+    ha && h('p', { class: `fact ${ha.alive && !ha.reason ? '' : 'bad'}` }, ha.alive ? `HAProxy ${ha.version}, pid ${ha.pid}${ha.reason ? `: ${ha.reason}` : ''}` : `HAProxy: ${ha.reason || 'down'}`),
     ha && n.alive && list(ha.each).map((one) => h('p', { class: `fact ${one.alive && !one.reason ? '' : one.aside ? 'warn' : 'bad'}` }, `${one.name}: ${one.reason || (one.alive ? `pid ${one.pid}` : 'down')}${one.aside ? ' (no virtual IP leads to it)' : ''}`)),
     ha && n.alive && (ha.sessions_left > 0 || ha.sessions_closed > 0) && h('p', { class: 'fact' }, `sessions closed on drained servers: ${ha.sessions_closed || 0}, left at the last look: ${ha.sessions_left || 0}`),
     ha && n.alive && ha.map && h('p', { class: `fact ${ha.map === 'current' ? '' : 'warn'}` }, `active-site map: ${ha.map}`),
     list(n.vips).length > 0 && h('p', { class: 'fact' }, 'carries ', h('b', null, n.vips.join(', '))),
     n.detail && (!n.alive || !n.eligible) && h('p', { class: 'fact bad' }, n.detail),
-    list(n.warnings).map((w) => h('p', { class: 'fact warn' }, w)),
+    list(n.warnings).map((w) => h('p', { class: 'fact warn' }, list(s.problems).some((p) => p.includes(w)) ? w.split(':')[0] : w)),
     may('operate') && n.role === 'lb' && n.alive && free.map((l) => h('button', { type: 'button', 'data-key': l.resource, 'data-do': 'move', 'data-to': n.name, 'data-group': groupOf(l.resource) }, vips(s).length > 1 ? `Move ${groupOf(l.resource)} here` : 'Move address here')));
 }
 
@@ -126,18 +129,21 @@ function siteNames(s) {
 function siteCard(s, name) {
   const g = s.site || {};
   const others = list(s.groups).filter((o) => o.group !== g.group && o.active === name).map((o) => o.group);
-  const views = list(s.views).filter((v) => v.site === name);
+  const views = list(s.views).filter((v) => v.site === name && !v.stale);
+  const gone = list(s.views).filter((v) => v.site === name && v.stale);
   const usable = views.filter((v) => v.usable).length;
-  const active = g.active === name;
-  const moving = g.phase && g.target === name;
-  const [kind, word] = moving ? ['warn', g.phase] : active ? usable ? ['good', 'active'] : ['bad', 'active, not usable'] : views.length === 0 ? ['bad', 'not seen'] : usable ? ['good', 'standby'] : ['bad', 'not usable'];
+  const active = g.active === name && !g.stale;
+  const moving = g.phase && g.target === name && !g.stale;
+  const [kind, word] = g.stale ? ['bad', g.active === name ? 'active when last heard' : 'unknown'] : moving ? ['warn', g.phase] : active ? usable ? ['good', 'active'] : ['bad', 'active, not usable'] : views.length === 0 ? ['bad', 'not seen'] : usable ? ['good', 'standby'] : ['bad', 'not usable'];
   return h('article', { class: `card ${moving ? 'moving' : active ? usable ? 'live' : 'live broken' : usable ? '' : 'off'}`, 'data-key': name, 'data-site': name },
     h('header', null, h('h3', null, `site ${name}`), tag(kind, word)),
     h('p', { class: `fact ${usable === views.length ? '' : 'bad'}` }, views.length ? `usable as seen by ${usable} of ${views.length} load balancers` : 'no load balancer reports what it sees'),
-    active && h('p', { class: 'fact' }, `since ${moment(g.since)} · ${g.reason}`, g.actor && ` · ${g.actor}`),
-    others.length > 0 && h('p', { class: 'fact' }, 'also active for ', h('b', null, others.join(', '))),
+    gone.map((v) => h('p', { class: 'fact' }, `${v.node}, not heard any more, saw it ${v.usable ? 'usable' : 'not usable'} ${span(v.age_ms)} ago`)),
+    active && h('p', { class: 'fact' }, g.since && `since ${moment(g.since)} · `, g.reason, g.actor && ` · ${g.actor}`),
+    active && !g.phase && g.waiting && h('p', { class: 'fact warn' }, `stays: ${g.waiting}`),
+    others.length > 0 && h('p', { class: 'fact' }, g.stale ? 'was also active for ' : 'also active for ', h('b', null, others.join(', ')), g.stale && ' when last heard'),
     views.length > 0 && h('dl', { class: 'backends' }, backends(views).flatMap(([b, counts, short]) => [h('dt', null, b), h('dd', { class: short ? 'bad' : '' }, counts)])),
-    may('operate') && !active && !g.phase && h('button', { type: 'button', 'data-do': 'takeover', 'data-site': name, 'data-usable': String(usable > 0) }, 'Take over'));
+    may('operate') && !active && !g.phase && !g.stale && h('button', { type: 'button', 'data-do': 'takeover', 'data-site': name, 'data-usable': String(usable > 0) }, 'Take over'));
 }
 
 // backends joins what the load balancers see; where they differ, all is shown.
@@ -173,9 +179,12 @@ function drawTools(s) {
   draw($('key'), [state.access && state.access.level === 'operate' && state.token ? 'Forget token' : 'Enter token']);
 }
 
+// notDone says whether somebody asked for something that was not carried out.
+const notDone = (t) => /-(refused|unanswered)$/.test(t.event);
+
 function drawTimeline() {
   const items = state.history.slice(-30).reverse();
-  draw($('timeline'), items.length ? items.map((t) => h('li', { class: state.fresh.has(t) ? 'fresh' : '', 'data-key': `${t.at} ${t.resource} ${t.event} ${t.phase || ''} ${t.node}` },
+  draw($('timeline'), items.length ? items.map((t) => h('li', { class: `${state.fresh.has(t) ? 'fresh ' : ''}${notDone(t) ? 'refused' : ''}`, 'data-key': `${t.at} ${t.resource} ${t.event} ${t.phase || ''} ${t.node}` },
     h('time', { datetime: t.at }, moment(t.at)),
     h('span', null, h('b', null, t.resource), ` ${t.event} ${t.phase || ''} `, t.from && t.to ? `${t.from} → ${t.to}` : t.to ? `→ ${t.to}` : t.from ? `${t.from} →` : ''),
     h('span', { class: 'why' }, t.reason, t.actor && ` · by ${t.actor}`, t.epoch ? ` · epoch ${t.epoch}` : '', ` · told by ${t.node}`, t.detail && ` · ${t.detail}`))) : [h('li', null, 'Nothing since this node started.')]);
@@ -203,7 +212,7 @@ function drawWires(s) {
     for (const name of siteNames(s)) {
       const g = s.site || {};
       const holds = vips(s).some((l) => l.holder === n.name);
-      wire(find('node', n.name), find('site', name), g.phase && g.target === name ? 'moving' : g.active === name && holds ? (list(s.views).some((v) => v.node === n.name && v.site === name && v.usable) ? 'live' : 'broken') : g.active === name ? '' : 'spare');
+      wire(find('node', n.name), find('site', name), g.phase && g.target === name ? 'moving' : g.stale ? 'spare' : g.active === name && holds ? (list(s.views).some((v) => v.node === n.name && v.site === name && v.usable && !v.stale) ? 'live' : 'broken') : g.active === name ? '' : 'spare');
     }
   }
   while (svg.childNodes.length > paths.length) svg.lastChild.remove();
@@ -281,7 +290,13 @@ function lost(problem) {
 function age() {
   if (!state.status) return;
   const ms = performance.now() - state.at;
-  document.body.classList.toggle('old', ms > 3000);
+  const old = ms > 3000;
+  const health = old ? 'unknown' : state.status.health;
+  document.body.classList.toggle('old', old);
+  document.title = `${healthSign[health] || '?'} tandem ${state.status.cluster}`;
+  $('health').className = `badge ${healthKind[health] || 'bad'}`;
+  draw($('health'), [`${healthSign[health] || '?'} ${health}${old ? `, was ${state.status.health}` : ''}`]);
+  for (const button of document.querySelectorAll('button[data-do]')) button.disabled = old;
   draw($('seen'), [ms > 3000 ? `as ${state.status.node} saw it ${span(ms)} ago: no news since` : `live, as ${state.status.node} sees it · ${state.status.version}`]);
 }
 
