@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -82,6 +84,7 @@ func (c *checker) run(ctx context.Context, cl *client) {
 		c.note("configuration", warning, "")
 	}
 	c.sidecar(ctx, cl)
+	c.keys()
 	c.clock()
 	c.ports(ctx)
 	c.peers(ctx)
@@ -100,8 +103,13 @@ func (c *checker) run(ctx context.Context, cl *client) {
 // sidecar asks the running one, which knows what cannot be seen from outside.
 func (c *checker) sidecar(ctx context.Context, cl *client) {
 	var st status.Status
-	if err := cl.get(ctx, "/v1/status", &st); err != nil {
-		c.note("sidecar", "none is running here; what only a running one can tell is left out", "")
+	switch err := cl.look(ctx, "/v1/status", &st); {
+	case errors.Is(err, errNoSidecar):
+		c.note("sidecar", "none is running here; what only a running one can tell is left out: whether the others have the same key, cluster name and settings", "start it, and check again")
+		return
+	case err != nil:
+		text, mend, _ := strings.Cut(err.Error(), ": ")
+		c.fault("sidecar", text, mend)
 		return
 	}
 	c.status = &st

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tandem/haproxy/haproxytest"
+	"tandem/lib/gossip"
 	"tandem/sidecar/api/apitest"
 	"tandem/sidecar/config"
 	"tandem/sidecar/status"
@@ -88,6 +89,12 @@ func TestCheckNamesWhatIsWrongWithTheNetwork(t *testing.T) {
 	}
 	defer api.Close()
 	wants(t, checked(t, nil, "TANDEM_API="+api.Addr().String()), "tcp "+api.Addr().String()+" is taken", "(TANDEM_API)")
+	stream, err := net.Listen("tcp", "127.0.0.1:0") // gossip needs both
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	wants(t, checked(t, nil, "TANDEM_BIND="+stream.Addr().String()), "tcp "+stream.Addr().String()+" is taken", "(TANDEM_BIND)")
 	wants(t, checked(t, nil, "TANDEM_VIPS=10.99.0.1@nope0"), "there is no interface nope0", "choose one of lo")
 	wants(t, checked(t, nil, "TANDEM_VIPS=10.99.0.1@lo"), "10.99.0.1 is in no network of lo")
 }
@@ -113,6 +120,61 @@ func TestCheckSaysWhatTheRunningSidecarKnowsOfPeers(t *testing.T) {
 	wants(t, got, "lb2 is not heard: wrong-key: it uses a key that we do not have", "witness: voters-differ", "lb9 is not known to the running sidecar")
 }
 
+// Who cannot agree with anybody is told where the mistake probably is.
+func TestCheckSaysOnWhichSideAWrongKeyIs(t *testing.T) {
+	const here, peers = "the mistake is probably here", "TANDEM_PEERS=lb1=127.0.0.1:1,lb2=127.0.0.1:2,witness=127.0.0.1:3"
+	st := apitest.Pair(time.Now())
+	st.Nodes[1].Alive, st.Nodes[1].Reason = false, "wrong-key"
+	if got := checked(t, &st, peers); strings.Contains(got, here) || !strings.Contains(got, "give all nodes the same key") {
+		t.Error(got)
+	}
+	st.Nodes[2].Alive, st.Nodes[2].Reason = false, "wrong-key"
+	wants(t, checked(t, &st, peers), here)
+}
+
+// Before the start the keys can be compared by eye; afterwards check knows.
+func TestCheckNamesTheKeyByAHash(t *testing.T) {
+	id := gossip.KeyID(decoded(t, checkKey))
+	wants(t, checked(t, nil), id+" encrypts; the same must stand here on every node")
+	st := apitest.Pair(time.Now())
+	c := &checker{cfg: config.Config{Node: "lb1", Keys: config.Keys{decoded(t, checkKey)}}, status: &st}
+	c.keys()
+	wants(t, fmt.Sprint(c.findings), "the running sidecar holds 1a2b3c4d, here it is "+id, "tandem keys")
+	st.Nodes[0].Keys = []string{id}
+	c.findings = nil
+	c.keys()
+	wants(t, fmt.Sprint(c.findings), "as in the running sidecar")
+}
+
+func decoded(t *testing.T, key string) []byte {
+	t.Helper()
+	var keys config.Keys
+	if err := keys.UnmarshalText([]byte(key)); err != nil {
+		t.Fatal(err)
+	}
+	return keys[0]
+}
+
+// A sidecar that stands still, or whose socket is not ours, is not one that does
+// not run.
+func TestCheckTellsASidecarThatCannotBeAskedFromNone(t *testing.T) {
+	t.Parallel()
+	wants(t, checked(t, nil), "note   sidecar        none is running here", "-> start it, and check again")
+	wants(t, checked(t, nil, "TANDEM_SOCKET="+frozen(t)), "FAULT  sidecar", "does not answer", "-> its process stands still")
+}
+
+// A clock that runs at another rate breaks the leases; the machine's own is not
+// touched for this test.
+func TestCheckNamesAClockThatRunsWrong(t *testing.T) {
+	for tick, want := range map[int64]severity{10000: sevOK, 10040: sevOK, 9960: sevOK, 10100: sevFault, 9000: sevFault} {
+		c := &checker{}
+		c.tick(tick)
+		if len(c.findings) != 1 || c.findings[0].severity != want || want == sevFault && !strings.Contains(c.findings[0].mend, "adjtimex --tick 10000") {
+			t.Errorf("tick %d: %v, want %s", tick, c.findings, want)
+		}
+	}
+}
+
 func TestCheckNamesWhatIsWrongWithDirectories(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -121,6 +183,8 @@ func TestCheckNamesWhatIsWrongWithDirectories(t *testing.T) {
 	wants(t, checked(t, nil, "TANDEM_STATE_DIR="+file), file+" is not a directory (TANDEM_STATE_DIR)")
 	wants(t, checked(t, nil, "TANDEM_STATE_FILE="+file+".d/state"), "make it: mkdir -p "+file+".d")
 	wants(t, checked(t, nil, "TANDEM_STATE_DIR="+filepath.Join(t.TempDir(), "a", "b")), "can be written (TANDEM_STATE_DIR)")
+	wants(t, checked(t, nil, "TANDEM_STATE_DIR=/proc/self"), "nothing can be written in /proc/self (TANDEM_STATE_DIR)", "-> let the user of the sidecar write there")
+	wants(t, checked(t, nil, "TANDEM_MAP=/proc/self/map", "TANDEM_SITES=a=*/a;b=*/b"), "nothing can be written in /proc/self (TANDEM_MAP)")
 }
 
 func TestCheckNamesWhatIsWrongWithHAProxy(t *testing.T) {
@@ -151,6 +215,36 @@ func TestCheckNamesWhatIsWrongWithHAProxy(t *testing.T) {
 	wants(t, with("TANDEM_HAPROXY_CFG="+p.Config+".absent"), "FAULT  haproxy.cfg")
 	wants(t, with("TANDEM_HAPROXY_CFG="+p.Config, "TANDEM_STATE_FILE="+filepath.Join(p.Dir, "elsewhere")), "FAULT  haproxy.cfg", "elsewhere")
 
+	// A socket that its HAProxy has left behind, and one of something else.
+	for _, dead := range []bool{true, false} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if dead {
+			l.(*net.UnixListener).SetUnlinkOnClose(false)
+			_ = l.Close()
+			wants(t, checked(t, nil, "TANDEM_HAPROXY_SOCKET="+path), "FAULT  haproxy", "(refused)", "-> HAProxy is not running")
+			continue
+		}
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				for err == nil { // as a mail server does
+					if _, err = conn.Read(make([]byte, 100)); err == nil {
+						_, err = conn.Write([]byte("500 5.5.1 command unrecognized\r\n"))
+					}
+				}
+				_ = conn.Close()
+			}
+		}()
+		wants(t, checked(t, nil, "TANDEM_HAPROXY_SOCKET="+path), "FAULT  haproxy", "-> ", "TANDEM_HAPROXY_SOCKET")
+	}
 	low := haproxytest.Start(t, strings.Replace(haproxytest.Global, "level admin", "level user", 1)+haproxytest.Backend("app", 1))
 	wants(t, checked(t, nil, "TANDEM_HAPROXY_SOCKET="+low.Socket), "FAULT  haproxy", "(not-admin)", "level admin")
 }
@@ -189,7 +283,7 @@ func TestCheckNamesMissingCapabilities(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	wants(t, string(out), "FAULT  capabilities   this process lacks NET_ADMIN", "this process lacks NET_RAW")
+	wants(t, string(out), "FAULT  capabilities   this process lacks NET_ADMIN", "this process lacks NET_RAW", "note   gate", "-> load nf_tables, and give NET_ADMIN")
 }
 
 // TestHelperCheck is what TestCheckNamesMissingCapabilities starts; it prints
@@ -245,6 +339,8 @@ func TestCheckFindsAStrangerWithTheAddress(t *testing.T) {
 	wants(t, check("10.98.0.100"), "nobody answers for 10.98.0.100", "eth0 is up")
 	do("-n", there, "addr", "add", "10.98.0.100/32", "dev", "eth0")
 	wants(t, check("10.98.0.100"), "answers for 10.98.0.100", "another machine has this address")
+	do("-n", there, "link", "set", "eth0", "down")
+	wants(t, check("10.98.0.100"), "FAULT  interface      eth0 has no carrier", "-> plug the cable in")
 	do("-n", here, "link", "set", "eth0", "down")
 	wants(t, check("10.98.0.100"), "FAULT  interface      eth0 is down", "ip link set eth0 up")
 }

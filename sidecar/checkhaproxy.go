@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ func (c *checker) instance(h config.HAProxy, o haproxy.Observation) bool {
 	case !o.Alive, o.Reason != "":
 		text, mend, _ := strings.Cut(o.Detail, ": ")
 		mend, _, _ = strings.Cut(mend, ": dial unix") // the reason says it
-		c.fault(subject, fmt.Sprintf("%s (%s)", text, o.Reason), mend)
+		c.fault(subject, fmt.Sprintf("%s (%s)", text, o.Reason), cmp.Or(haproxyMends[o.Reason], mend))
 	default:
 		serves := ""
 		if h.Groups != nil {
@@ -93,6 +94,15 @@ func (c *checker) byHandNow() {
 			c.note("servers", fmt.Sprintf("%s is held by hand (%s) and left alone: %s", h.Server, h.Kind, h.Detail), "")
 		}
 	}
+}
+
+// haproxyMends are for those whose detail ends in what the kernel said.
+var haproxyMends = map[haproxy.Reason]string{
+	haproxy.ReasonRefused:   "HAProxy is not running: start it, and look at its log",
+	haproxy.ReasonDied:      "look at HAProxy's log, and start it; or something else listens there (TANDEM_HAPROXY_SOCKET)",
+	haproxy.ReasonHung:      "the process is busy or stopped (raise TANDEM_HAPROXY_TIMEOUT if it is often busy), or something else listens there (TANDEM_HAPROXY_SOCKET)",
+	haproxy.ReasonStopping:  "wait for the new process, or start one",
+	haproxy.ReasonBadAnswer: "set TANDEM_HAPROXY_SOCKET to the path of HAProxy's `stats socket`",
 }
 
 func orNone(s string) string {

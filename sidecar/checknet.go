@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,10 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"tandem/lib/gossip"
 	"tandem/lib/vip"
 	"tandem/sidecar/config"
+	"tandem/sidecar/status"
 )
 
 // clock looks for what would make the clock of the leases run at another rate
@@ -28,13 +31,52 @@ func (c *checker) clock() {
 		c.fault("clock", "this kernel has no CLOCK_BOOTTIME: "+err.Error(), "use Linux 2.6.39 or later")
 		return
 	}
-	const nominal = 10000 // µs for each tick of the kernel's 100 Hz user clock
 	tx := unix.Timex{}
-	if _, err := unix.Adjtimex(&tx); err == nil && (tx.Tick < nominal*995/1000 || tx.Tick > nominal*1005/1000) {
-		c.fault("clock", fmt.Sprintf("the kernel's clock is set to run at %.1f %% of its rate; leases assume less than 1 %% of difference", float64(tx.Tick)/nominal*100), "adjtimex --tick 10000, and find out who changed it")
+	if _, err := unix.Adjtimex(&tx); err != nil {
+		tx.Tick = nominalTick // nobody says that it is another
+	}
+	c.tick(tx.Tick)
+}
+
+// nominalTick is in µs, for each tick of the kernel's 100 Hz user clock.
+const nominalTick = 10000
+
+func (c *checker) tick(tick int64) {
+	if tick < nominalTick*995/1000 || tick > nominalTick*1005/1000 {
+		c.fault("clock", fmt.Sprintf("the kernel's clock is set to run at %.1f %% of its rate; leases assume less than 1 %% of difference", float64(tick)/nominalTick*100), "adjtimex --tick 10000, and find out who changed it")
 		return
 	}
 	c.ok("clock", "CLOCK_BOOTTIME, at its nominal rate")
+}
+
+// keys names the keys by a hash, so that they can be compared by eye before the
+// start, and finds that the running sidecar has others.
+func (c *checker) keys() {
+	if c.cfg.Insecure {
+		return // a warning of the configuration
+	}
+	names := make([]string, len(c.cfg.Keys))
+	for i, key := range c.cfg.Keys {
+		names[i] = gossip.KeyID(key)
+	}
+	self := slices.IndexFunc(c.nodes(), func(n status.Node) bool { return n.Name == c.cfg.Node })
+	switch {
+	case self < 0:
+		c.ok("key", "%s encrypts; the same must stand here on every node", strings.Join(names, ", with "))
+	case slices.Equal(c.nodes()[self].Keys, names):
+		c.ok("key", "%s encrypts, as in the running sidecar", strings.Join(names, ", with "))
+	default:
+		c.note("key", fmt.Sprintf("the running sidecar holds %s, here it is %s", strings.Join(c.nodes()[self].Keys, ", "), strings.Join(names, ", ")),
+			"a key file that changed is taken over step by step, as the others allow: see `tandem keys`; TANDEM_KEY takes a restart")
+	}
+}
+
+// nodes are those that the running sidecar knows.
+func (c *checker) nodes() []status.Node {
+	if c.status == nil {
+		return nil
+	}
+	return c.status.Nodes
 }
 
 // ports are taken by our own sidecar when it runs.
@@ -133,14 +175,50 @@ func (c *checker) knownPeer(peer config.Peer) {
 		if n.Alive {
 			c.ok("peers", "%s is heard", n.Name)
 		} else {
-			c.fault("peers", strings.TrimSuffix(fmt.Sprintf("%s is not heard: %s: %s", n.Name, n.Reason, n.Detail), ": "), "see `tandem why`")
+			c.fault("peers", strings.TrimSuffix(fmt.Sprintf("%s is not heard: %s: %s", n.Name, n.Reason, n.Detail), ": "), c.mend(n))
 		}
 		for _, warning := range n.Warnings {
-			c.fault("peers", n.Name+": "+warning, "make the settings the same on all nodes")
+			mend := "see `tandem why`"
+			if strings.HasPrefix(warning, "settings-differ") {
+				mend = "make the settings the same on all nodes (`tandem config` prints them), and restart the one that had others"
+			}
+			c.fault("peers", n.Name+": "+warning, mend)
 		}
 		return
 	}
 	c.fault("peers", peer.Name+" is not known to the running sidecar", "restart it: its TANDEM_PEERS is another")
+}
+
+// mend says what to do about a peer that is not heard.
+func (c *checker) mend(n status.Node) string {
+	mend := map[gossip.Reason]string{
+		gossip.ReasonWrongKey:     "give all nodes the same key (TANDEM_KEY_FILE, TANDEM_KEY): `tandem check` on each names its own; a file is read again within seconds",
+		gossip.ReasonOtherCluster: "give all nodes the same TANDEM_CLUSTER, and restart the one that had another",
+		gossip.ReasonNotEncrypted: "give it the key (TANDEM_KEY_FILE) in place of TANDEM_INSECURE, and restart it",
+		gossip.ReasonEncrypted:    "give this node the key (TANDEM_KEY_FILE) in place of TANDEM_INSECURE, and restart it",
+		gossip.ReasonRefused:      "start tandem there, or correct the port (TANDEM_PEERS here, TANDEM_BIND there)",
+		gossip.ReasonUnreachable:  "is the machine up, and do firewalls let UDP and TCP through both ways?",
+		gossip.ReasonUnresolved:   "use an IP address in TANDEM_PEERS, or add the name to DNS or /etc/hosts",
+		gossip.ReasonOtherName:    "correct TANDEM_PEERS here or TANDEM_NODE there",
+		gossip.ReasonClosed:       "compare key and TANDEM_CLUSTER, and look at its log",
+		"not-heard":               "it is a member and its votes do not arrive: do firewalls let UDP through both ways?",
+	}[gossip.Reason(n.Reason)]
+	others, alike := 0, 0
+	for _, o := range c.nodes() {
+		if o.Voter && o.Name != c.cfg.Node {
+			others++
+			if o.Reason == n.Reason {
+				alike++
+			}
+		}
+	}
+	switch gossip.Reason(n.Reason) { //nolint:exhaustive // those that one side alone can have caused
+	case gossip.ReasonWrongKey, gossip.ReasonOtherCluster, gossip.ReasonEncrypted, gossip.ReasonNotEncrypted:
+		if others > 1 && alike == others {
+			mend += ". No other voter agrees with this node: the mistake is probably here"
+		}
+	}
+	return cmp.Or(mend, "see `tandem why`")
 }
 
 func localAddresses() []netip.Addr {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,17 +69,19 @@ func running(t *testing.T, log *output, envs map[string][]string) map[string]con
 	return all
 }
 
-// mistaken is a cluster of four witnesses: one as it should be, one with
-// another key, one of another cluster, one with another list of peers.
+// mistaken is a cluster of witnesses: one as it should be, one with another key,
+// one of another cluster, one with another list of peers, one that does not
+// encrypt, one that goes by another name, and one that was never started.
 func mistaken(t *testing.T) map[string][]string {
 	t.Helper()
 	var peers []string
 	ports := map[string]string{}
-	for i, name := range []string{"good", "key", "cluster", "list"} {
+	for i, name := range []string{"good", "key", "cluster", "list", "plain", "name", "absent"} {
 		ports[name] = fmt.Sprintf("127.0.0.%d:%s", i+1, freePort(t))
 		peers = append(peers, name+"="+ports[name])
 	}
 	envs := map[string][]string{}
+	delete(ports, "absent")
 	for name := range ports {
 		env := map[string]string{
 			"TANDEM_NODE": name, "TANDEM_ROLE": "witness", "TANDEM_PEERS": strings.Join(peers, ","), "TANDEM_KEY": checkKey,
@@ -91,7 +94,12 @@ func mistaken(t *testing.T) map[string][]string {
 		case "cluster":
 			env["TANDEM_CLUSTER"] = "another"
 		case "list":
-			env["TANDEM_PEERS"] = strings.Join(peers[:len(peers)-2], ",") + "," + peers[3]
+			env["TANDEM_PEERS"] = strings.Join(append(slices.Clone(peers[:2]), peers[3:]...), ",")
+		case "plain":
+			env["TANDEM_KEY"], env["TANDEM_INSECURE"] = "", "true"
+		case "name":
+			env["TANDEM_NODE"], env["TANDEM_PEERS"] = "other", env["TANDEM_PEERS"]+",other="+ports["name"]
+			env["TANDEM_PEERS"] = strings.Replace(env["TANDEM_PEERS"], "name="+ports["name"]+",", "", 1)
 		}
 		for k, v := range env {
 			envs[name] = append(envs[name], k+"="+v)
@@ -100,13 +108,21 @@ func mistaken(t *testing.T) map[string][]string {
 	return envs
 }
 
-// TestCheckNamesMistakesOfARunningCluster makes them for real: sidecars with
-// another key, another cluster's name and another list of peers.
+// TestCheckNamesMistakesOfARunningCluster makes them for real, and wants each
+// named with its mend in the line below.
 func TestCheckNamesMistakesOfARunningCluster(t *testing.T) {
 	log := &output{}
 	envs := mistaken(t)
 	good := running(t, log, envs)["good"]
-	wanted := []string{"key is not heard: wrong-key", "cluster is not heard: other-cluster", "list: settings-differ: TANDEM_PEERS"}
+	wanted := []string{
+		"key is not heard: wrong-key: ", "-> give all nodes the same key (TANDEM_KEY_FILE",
+		"cluster is not heard: other-cluster", "-> give all nodes the same TANDEM_CLUSTER",
+		"list: settings-differ: TANDEM_PEERS", "-> make the settings the same on all nodes",
+		"plain is not heard: not-encrypted", "-> give it the key",
+		"name is not heard: other-name", "-> correct TANDEM_PEERS here or TANDEM_NODE there",
+		"absent is not heard: refused", "-> start tandem there",
+		"encrypts, as in the running sidecar", "key is silent (wrong-key: it uses a key that this node does not have: give both the same key)",
+	}
 	var got string
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
 		var b bytes.Buffer
