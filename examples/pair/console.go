@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +39,7 @@ func lookOrders() []order {
 		}},
 		{"noticed", "[SECONDS]", "what the client and the referee saw in the last seconds (10)", -1, 0, noticedOrder},
 		{"tandem", "ARGS…", "tandem's command line on lb1, for example: tandem status", -1, 1, func(ctx context.Context, c *console, args []string) (string, error) {
-			return c.lab.Tandem(ctx, "lb1", args...)
+			return exitCode(c.lab.Tandem(ctx, "lb1", args...))
 		}},
 		{"repair", "", "undo everything that was broken", -1, 0, func(ctx context.Context, c *console, _ []string) (string, error) {
 			c.cool()
@@ -97,30 +98,39 @@ func help() string {
 	return strings.Join(lines, "\n") + "\n  nodes: lb1 lb2 witness a b client, and edge1 edge2 … of lab --followers"
 }
 
-// do carries out a line and returns what to print.
-func (c *console) do(ctx context.Context, line string) string {
+// exitCode puts the exit code of a command in the place of an error that has
+// its output once more.
+func exitCode(out string, err error) (string, error) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && out != "" {
+		return out, fmt.Errorf("(exit code %d)", exit.ExitCode())
+	}
+	return out, err
+}
+
+// do carries out a line and returns what to print, and whether it was done.
+func (c *console) do(ctx context.Context, line string) (text string, done bool) {
 	f := strings.Fields(line)
 	if len(f) == 0 {
-		return ""
+		return "", true
 	}
 	i := slices.IndexFunc(orders(), func(o order) bool { return o.name == f[0] })
 	if i < 0 {
-		return help() + "\n"
+		return help() + "\n", false
 	}
 	o, args := orders()[i], f[1:]
 	if len(args) < o.least {
-		return fmt.Sprintf("%s %s: %s\n", o.name, o.args, o.does)
+		return fmt.Sprintf("%s %s: %s\n", o.name, o.args, o.does), false
 	}
 	for n, arg := range args {
 		if o.nodes >= 0 && n >= o.nodes && !slices.Contains(c.lab.Names(), arg) {
-			return fmt.Sprintf("there is no node %q; there are %s\n", arg, strings.Join(c.lab.Names(), " "))
+			return fmt.Sprintf("there is no node %q; there are %s\n", arg, strings.Join(c.lab.Names(), " ")), false
 		}
 	}
 	text, err := o.run(ctx, c, args)
 	if err != nil {
-		return text + err.Error() + "\n"
+		return text + err.Error() + "\n", false
 	}
-	return or(text, "done\n")
+	return or(text, "done\n"), true
 }
 
 func noticedOrder(ctx context.Context, c *console, args []string) (string, error) {

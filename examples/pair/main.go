@@ -46,6 +46,8 @@ func run() int {
 	switch {
 	case err == nil:
 		return 0
+	case errors.Is(err, errNotDone):
+		return 1
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "\ninterrupted; the lab is cleaned up")
 		return 130

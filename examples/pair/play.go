@@ -61,9 +61,9 @@ func keep(ctx context.Context, out io.Writer, cfg lab.Config) (err error) {
 		fmt.Fprintln(out, err) // there is something to be looked at all the same
 	}
 	c := &console{lab: l, down: down}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", filepath.Join(l.Dir, socketName))
+	listener, err := listen(ctx, l)
 	if err != nil {
-		return fmt.Errorf("listen for commands: %w", err)
+		return err
 	}
 	served := make(chan struct{})
 	go func() {
@@ -80,6 +80,14 @@ func keep(ctx context.Context, out io.Writer, cfg lab.Config) (err error) {
 	_ = listener.Close()
 	<-served
 	return nil
+}
+
+func listen(ctx context.Context, l *lab.Lab) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", filepath.Join(l.Dir, socketName))
+	if err != nil {
+		return nil, fmt.Errorf("listen for commands: %w", err)
+	}
+	return listener, nil
 }
 
 // greet prints what can be done.
@@ -121,7 +129,8 @@ type console struct {
 	quench func()
 }
 
-// serve answers one line per connection.
+// serve answers one line per connection: with a line that says whether it was
+// done, and what to print.
 func (c *console) serve(ctx context.Context, listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -131,7 +140,8 @@ func (c *console) serve(ctx context.Context, listener net.Listener) {
 		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
 		line, err := bufio.NewReader(conn).ReadString('\n')
 		if err == nil {
-			_, _ = io.WriteString(conn, c.do(ctx, line))
+			text, done := c.do(ctx, line)
+			_, _ = fmt.Fprintf(conn, "%t\n%s", done, text)
 		}
 		_ = conn.Close()
 	}
@@ -141,7 +151,8 @@ func (c *console) prompt(ctx context.Context, in io.Reader, out io.Writer) {
 	lines := bufio.NewScanner(in)
 	for fmt.Fprint(out, "lab> "); ctx.Err() == nil && lines.Scan(); fmt.Fprint(out, "lab> ") {
 		if line := strings.TrimSpace(lines.Text()); line != "" {
-			fmt.Fprint(out, c.do(ctx, line))
+			text, _ := c.do(ctx, line)
+			fmt.Fprint(out, text)
 		}
 	}
 	c.down() // end of input: Ctrl-D
@@ -164,7 +175,14 @@ func doCommand() *cobra.Command {
 			if _, err = fmt.Fprintln(conn, strings.Join(args, " ")); err != nil {
 				return fmt.Errorf("reach the lab: %w", err)
 			}
-			_, err = io.Copy(os.Stdout, conn)
+			answer := bufio.NewReader(conn)
+			done, err := answer.ReadString('\n')
+			if err != nil {
+				return fmt.Errorf("hear from the lab: %w", err)
+			}
+			if _, err = io.Copy(os.Stdout, answer); err == nil && done != "true\n" {
+				err = errNotDone
+			}
 			return err
 		},
 	}
@@ -172,6 +190,9 @@ func doCommand() *cobra.Command {
 	cmd.Flags().StringVar(&name, "lab", "", "which lab, for example tdlab123-0 (needed when there are several)")
 	return cmd
 }
+
+// errNotDone ends the program; what was wrong has been printed.
+var errNotDone = errors.New("not done")
 
 func findLab(name string) (string, error) {
 	sockets, _ := filepath.Glob(filepath.Join("/tmp", or(name, "tdlab*"), socketName))
