@@ -105,7 +105,7 @@ func (c *checker) sidecar(ctx context.Context, cl *client) {
 	var st status.Status
 	switch err := cl.look(ctx, "/v1/status", &st); {
 	case errors.Is(err, errNoSidecar):
-		c.note("sidecar", "none is running here; what only a running one can tell is left out: whether the others have the same key, cluster name and settings", "start it, and check again")
+		c.note("sidecar", "none is running here; what only a running one can tell is left out, such as whether the others have the same settings", "start it, and check again")
 		return
 	case err != nil:
 		text, mend, _ := strings.Cut(err.Error(), ": ")

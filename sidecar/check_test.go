@@ -109,7 +109,7 @@ func TestCheckNamesWhatIsWrongWithPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	wants(t, checked(t, nil, peers("lb1=127.0.0.1:1,lb2="+other.Addr().String())), "lb2 answers at")
+	wants(t, checked(t, nil, peers("lb1=127.0.0.1:1,lb2="+other.Addr().String())), "lb2 at "+other.Addr().String()+": it takes the connection and says nothing", "-> correct the port")
 }
 
 func TestCheckSaysWhatTheRunningSidecarKnowsOfPeers(t *testing.T) {

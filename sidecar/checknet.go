@@ -153,16 +153,18 @@ func (c *checker) peer(ctx context.Context, peer config.Peer) {
 		c.knownPeer(peer)
 		return
 	}
-	dialer := net.Dialer{Timeout: dialTimeout}
-	conn, err := dialer.DialContext(ctx, "tcp", peer.Addr)
-	switch {
-	case err == nil:
-		_ = conn.Close() // it was only tried
-		c.ok("peers", "%s answers at %s (TCP)", peer.Name, peer.Addr)
-	case errors.Is(err, syscall.ECONNREFUSED):
+	reason, detail := gossip.Knock(ctx, peer.Addr, c.cfg.Cluster, c.cfg.Keys)
+	switch reason { //nolint:exhaustive // the others have a mend of their own
+	case gossip.ReasonNone:
+		c.ok("peers", "%s answers at %s (TCP), and has the same key and cluster name", peer.Name, peer.Addr)
+	case gossip.ReasonRefused:
 		c.note("peers", fmt.Sprintf("%s: its machine answers, nobody listens at %s", peer.Name, peer.Addr), "start tandem there")
+	case gossip.ReasonUnreachable:
+		c.fault("peers", fmt.Sprintf("%s does not answer at %s", peer.Name, peer.Addr), c.mend(status.Node{Reason: string(reason)}))
+	case gossip.ReasonFailed:
+		c.fault("peers", fmt.Sprintf("%s at %s: %s", peer.Name, peer.Addr, detail), "correct the port (TANDEM_PEERS here, TANDEM_BIND there)")
 	default:
-		c.fault("peers", fmt.Sprintf("%s does not answer at %s", peer.Name, peer.Addr), "is the machine up, and do firewalls let UDP and TCP through both ways?")
+		c.fault("peers", fmt.Sprintf("%s answers at %s: %s", peer.Name, peer.Addr, reason), c.mend(status.Node{Reason: string(reason)}))
 	}
 }
 
@@ -200,7 +202,7 @@ func (c *checker) mend(n status.Node) string {
 		gossip.ReasonUnreachable:  "is the machine up, and do firewalls let UDP and TCP through both ways?",
 		gossip.ReasonUnresolved:   "use an IP address in TANDEM_PEERS, or add the name to DNS or /etc/hosts",
 		gossip.ReasonOtherName:    "correct TANDEM_PEERS here or TANDEM_NODE there",
-		gossip.ReasonClosed:       "compare key and TANDEM_CLUSTER, and look at its log",
+		gossip.ReasonClosed:       "compare key and TANDEM_CLUSTER (it may encrypt, and this node does not), and look at its log",
 		"not-heard":               "it is a member and its votes do not arrive: do firewalls let UDP through both ways?",
 	}[gossip.Reason(n.Reason)]
 	others, alike := 0, 0

@@ -142,6 +142,52 @@ func TestCheckNamesMistakesOfARunningCluster(t *testing.T) {
 	t.Log(log.text())
 }
 
+// TestCheckNamesMistakesBeforeTheStart: the same, found by the check of a node
+// that does not run yet.
+func TestCheckNamesMistakesBeforeTheStart(t *testing.T) {
+	log := &output{}
+	envs := mistaken(t)
+	delete(envs, "good")
+	running(t, log, envs)
+	good, err := config.Load(mistakenGood(envs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := []string{
+		"note   sidecar        none is running here",
+		"key answers at 127.0.0.2:", ": wrong-key\n", "-> give all nodes the same key",
+		"cluster answers at 127.0.0.3:", ": other-cluster\n", "-> give all nodes the same TANDEM_CLUSTER",
+		"ok     peers          list answers at ", "and has the same key and cluster name",
+		"plain answers at 127.0.0.5:", ": not-encrypted\n", "-> give it the key",
+		"absent: its machine answers, nobody listens", "-> start tandem there",
+	}
+	var got string
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
+		var b bytes.Buffer
+		c := &checker{cfg: good}
+		c.run(t.Context(), newClient(good.Socket, ""))
+		_ = printFindings(&b, c.findings) // its faults are what we look for
+		got = b.String()
+		if !slices.ContainsFunc(wanted, func(line string) bool { return !strings.Contains(got, line) }) {
+			return
+		}
+	}
+	wants(t, got, wanted...)
+}
+
+// mistakenGood is the environment of the node that is as it should be, from that
+// of one that differs in the key alone.
+func mistakenGood(envs map[string][]string) []string {
+	env := slices.Clone(envs["key"])
+	at := ""
+	for _, v := range env {
+		if peers, ok := strings.CutPrefix(v, "TANDEM_PEERS=good="); ok {
+			at, _, _ = strings.Cut(peers, ",")
+		}
+	}
+	return append(env, "TANDEM_NODE=good", "TANDEM_KEY="+checkKey, "TANDEM_BIND="+at, "TANDEM_SOCKET=/nonexistent/s", "TANDEM_API=off")
+}
+
 // TestNoSecretIsEverPrinted lets a sidecar with every secret run, be asked with
 // right and wrong tokens, be printed, checked and scraped, at level debug, and
 // looks for the secrets in all that came out.

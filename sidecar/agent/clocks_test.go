@@ -35,7 +35,7 @@ func TestAClockThatIsSetDecidesNothing(t *testing.T) {
 				} else if d := st.PausedUntil.Sub(st.At); (d - left).Abs() > 5*time.Second {
 					t.Errorf("%s: %s shows a pause of another %v, want %v", when, name, d, left)
 				}
-				if d := st.At.Sub(st.Site.Since); (d - age).Abs() > 5*time.Second {
+				if d := st.At.Sub(*st.Site.Since); (d - age).Abs() > 5*time.Second {
 					t.Errorf("%s: %s shows a site active for %v, want %v", when, name, d, age)
 				}
 			}

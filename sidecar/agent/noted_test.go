@@ -58,6 +58,7 @@ func TestEveryCommandStandsInTheHistory(t *testing.T) {
 		if r, err := c.nodes["lb1"].Do(c.t.Context(), status.Command{Kind: "move", To: "lb2"}); err != nil || !r.OK {
 			c.t.Errorf("move: %+v %v", r, err)
 		}
+		time.Sleep(time.Second)
 		moves := slices.DeleteFunc(c.nodes["witness"].History(1000), func(h status.Transition) bool { return h.Event != "move" })
 		if len(moves) != 1 {
 			c.t.Errorf("a move is noted by what it does: %+v", moves)

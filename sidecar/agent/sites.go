@@ -202,6 +202,14 @@ func (a *Agent) standForSite(now time.Duration, eligible bool) {
 	a.stepLease(lease.Stand{Resource: ResourceSite, Willing: willing, Rank: rank})
 }
 
+// known is a moment, or nil when it was never noted.
+func known(at time.Time) *time.Time {
+	if at.Unix() <= 0 {
+		return nil
+	}
+	return &at
+}
+
 // siteStatus shows the decision of every group.
 func (a *Agent) siteStatus(stale bool) []status.Site {
 	out := []status.Site{}
@@ -209,7 +217,7 @@ func (a *Agent) siteStatus(stale bool) []status.Site {
 	for _, g := range a.decision.Groups {
 		out = append(out, status.Site{
 			Group: g.In(), Active: g.Active, Phase: string(g.Phase), Target: g.Target, Epoch: a.decided.Value.Epoch,
-			Reason: string(g.Reason), Actor: g.Actor, Since: a.date(g.SinceUnixMS, a.dates.groups[g.In()].at),
+			Reason: string(g.Reason), Actor: g.Actor, Since: known(a.date(g.SinceUnixMS, a.dates.groups[g.In()].at)),
 			AckNeeded: g.Ack, Waiting: waiting[g.In()], Stale: stale,
 		})
 	}

@@ -20,6 +20,14 @@ func moment(at, now time.Time) string {
 // clock is how a time of day is shown.
 const clock = "15:04:05.000"
 
+// sinceWhen is a moment that may not be known.
+func sinceWhen(at *time.Time, now time.Time) string {
+	if at == nil {
+		return "a moment that is not known"
+	}
+	return moment(*at, now)
+}
+
 func ms(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
 
 func ago(d time.Duration) string { return span(d) + " ago" }

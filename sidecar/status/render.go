@@ -245,11 +245,11 @@ func (p *page) sites(s Status) {
 }
 
 // since is how long ago something was when the picture was made.
-func since(at, then time.Time) string {
-	if then.IsZero() || then.Unix() <= 0 || at.IsZero() {
+func since(at time.Time, then *time.Time) string {
+	if then == nil || at.IsZero() {
 		return "-"
 	}
-	return span(at.Sub(then))
+	return span(at.Sub(*then))
 }
 
 func (p *page) nodes(s Status) {

@@ -6,7 +6,6 @@
 package status
 
 import (
-	"encoding/json"
 	"strings"
 	"time"
 )
@@ -83,14 +82,14 @@ type Lease struct {
 
 // Site is the site decision of one group of backends.
 type Site struct {
-	Group  string    `json:"group"`
-	Active string    `json:"active"`
-	Phase  string    `json:"phase"`
-	Target string    `json:"target"`
-	Epoch  uint64    `json:"epoch"`
-	Reason string    `json:"reason"`
-	Actor  string    `json:"actor"`
-	Since  time.Time `json:"since"`
+	Group  string     `json:"group"`
+	Active string     `json:"active"`
+	Phase  string     `json:"phase"`
+	Target string     `json:"target"`
+	Epoch  uint64     `json:"epoch"`
+	Reason string     `json:"reason"`
+	Actor  string     `json:"actor"`
+	Since  *time.Time `json:"since"` // null: not known
 	// Waiting says what a switch or a decision waits for now, as a reason word.
 	Waiting string `json:"waiting,omitempty"`
 	// AckNeeded: after several switches in a short time nothing switches by
@@ -99,20 +98,6 @@ type Site struct {
 	// Stale: this node hears too few voters. It is what was decided last as far
 	// as it knows, and may be another by now.
 	Stale bool `json:"stale,omitempty"`
-}
-
-// MarshalJSON writes a moment that is not known as null.
-func (s Site) MarshalJSON() ([]byte, error) {
-	type plain Site
-	out := struct {
-		plain
-
-		Since *time.Time `json:"since"`
-	}{plain: plain(s)}
-	if s.Since.Unix() > 0 {
-		out.Since = &s.Since
-	}
-	return json.Marshal(out) //nolint:wrapcheck // the encoder that called says what failed
 }
 
 // Switching says whether a switch is under way.

@@ -116,10 +116,10 @@ func (p *page) letGo(history []Transition, up Transition) {
 func (p *page) whySite(s Status, g Site, history []Transition, now time.Time) {
 	first := fmt.Sprintf("No site is active for %s.", g.Group)
 	if g.Active != "" {
-		first = fmt.Sprintf("Site %s is active for %s, since %s.", g.Active, g.Group, moment(g.Since, now))
+		first = fmt.Sprintf("Site %s is active for %s, since %s.", g.Active, g.Group, sinceWhen(g.Since, now))
 	}
 	if g.Stale {
-		first = fmt.Sprintf("Which site is active for %s is not known here: too few voters are heard. When last heard it was %s, since %s.", g.Group, cmp.Or(g.Active, "none"), moment(g.Since, now))
+		first = fmt.Sprintf("Which site is active for %s is not known here: too few voters are heard. When last heard it was %s, since %s.", g.Group, cmp.Or(g.Active, "none"), sinceWhen(g.Since, now))
 	}
 	p.text(c(""), first)
 	p.reason(g.Reason, g.Actor)

@@ -34,6 +34,7 @@ func New(st status.Status) *Agent {
 // it, at that moment.
 func Pair(at time.Time) status.Status {
 	day := at.Add(-26 * time.Hour)
+	hourBefore := day.Add(-time.Hour)
 	ha := func(pid int) *status.HAProxy { return &status.HAProxy{Alive: true, Version: "2.6.12", PID: pid} }
 	view := func(node, site string) status.View {
 		return status.View{Node: node, Site: site, Usable: true, AgeMS: 220, Backends: []status.Backend{{Name: "app", Up: 2, Total: 2}, {Name: "chat", Up: 1, Total: 1}}}
@@ -47,8 +48,8 @@ func Pair(at time.Time) status.Status {
 			{Resource: "vip/default", Holder: "lb1", Epoch: 12, ExpiresInMS: 430, LengthMS: 500, Fence: "gate", Source: "own", Addresses: []string{"10.0.0.100/32"}},
 		},
 		Sites:  []string{"a", "b"},
-		Site:   status.Site{Group: "default", Active: "a", Epoch: 9, Reason: "commanded", Actor: "alice", Since: day},
-		Groups: []status.Site{{Group: "default", Active: "a", Epoch: 9, Reason: "commanded", Actor: "alice", Since: day}, {Group: "broker", Active: "b", Epoch: 7, Reason: "active-unusable", Since: day.Add(-time.Hour)}},
+		Site:   status.Site{Group: "default", Active: "a", Epoch: 9, Reason: "commanded", Actor: "alice", Since: &day},
+		Groups: []status.Site{{Group: "default", Active: "a", Epoch: 9, Reason: "commanded", Actor: "alice", Since: &day}, {Group: "broker", Active: "b", Epoch: 7, Reason: "active-unusable", Since: &hourBefore}},
 		Nodes: []status.Node{
 			{Name: "lb1", Role: "lb", Site: "a", Voter: true, Alive: true, Eligible: true, HAProxy: ha(4711), VIPs: []string{"10.0.0.100"}, Fence: "gate", AppliedEpoch: 9, Version: "0.1.0", Protocol: 1, Keys: []string{"1a2b3c4d"}},
 			{Name: "lb2", Role: "lb", Site: "b", Voter: true, Alive: true, Eligible: true, HAProxy: ha(815), Fence: "gate", AppliedEpoch: 9, AgeMS: 31, Version: "0.1.0", Protocol: 1, Keys: []string{"1a2b3c4d"}},
@@ -178,7 +179,8 @@ func (a *Agent) takeover(c status.Command) (status.Result, error) {
 	}
 	from := a.now.Site.Active
 	a.now.Site.Epoch++
-	a.now.Site.Active, a.now.Site.Reason, a.now.Site.Actor, a.now.Site.Since = site, "commanded", c.Actor, time.Now()
+	now := time.Now()
+	a.now.Site.Active, a.now.Site.Reason, a.now.Site.Actor, a.now.Site.Since = site, "commanded", c.Actor, &now
 	a.now.Groups[0] = a.now.Site
 	a.tell(status.Event{CommandID: c.ID, Transition: status.Transition{
 		At: time.Now(), Node: a.now.Node, Resource: "site", Event: "decided", From: from, To: site,

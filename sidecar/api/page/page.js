@@ -134,7 +134,7 @@ function siteCard(s, name) {
   const usable = views.filter((v) => v.usable).length;
   const active = g.active === name && !g.stale;
   const moving = g.phase && g.target === name && !g.stale;
-  const [kind, word] = g.stale ? ['bad', g.active === name ? 'active when last heard' : 'unknown'] : moving ? ['warn', g.phase] : active ? usable ? ['good', 'active'] : ['bad', 'active, not usable'] : views.length === 0 ? ['bad', 'not seen'] : usable ? ['good', 'standby'] : ['bad', 'not usable'];
+  const [kind, word] = g.stale ? ['bad', g.active === name ? 'active when last heard' : 'unknown'] : moving ? ['warn', g.phase] : active ? usable ? ['good', 'active'] : ['bad', 'active, not usable'] : views.length === 0 ? ['bad', 'not seen'] : usable ? ['good', g.active ? 'standby' : 'usable'] : ['bad', 'not usable'];
   return h('article', { class: `card ${moving ? 'moving' : active ? usable ? 'live' : 'live broken' : usable ? '' : 'off'}`, 'data-key': name, 'data-site': name },
     h('header', null, h('h3', null, `site ${name}`), tag(kind, word)),
     h('p', { class: `fact ${usable === views.length ? '' : 'bad'}` }, views.length ? `usable as seen by ${usable} of ${views.length} load balancers` : 'no load balancer reports what it sees'),
