@@ -140,10 +140,16 @@ func (c *client) watch(ctx context.Context, each func(status.Status) (enough boo
 	defer cancel(nil)
 	quiet := time.AfterFunc(quietTimeout, func() { cancel(errQuiet) })
 	defer quiet.Stop()
-	resp, err := c.do(ctx, http.MethodGet, "/v1/events", nil)
-	if err != nil && context.Cause(ctx) == errQuiet { //nolint:errorlint // our own, as it was given
+	err := c.stream(ctx, func() { quiet.Reset(quietTimeout) }, each, passed)
+	if context.Cause(ctx) == errQuiet { //nolint:errorlint // our own, as it was given
 		return c.silent()
 	}
+	return err
+}
+
+// stream does that for watch, and calls heard for each line.
+func (c *client) stream(ctx context.Context, heard func(), each func(status.Status) (bool, error), passed func(status.Event) error) error {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/events", nil)
 	if err != nil {
 		return err
 	}
@@ -155,7 +161,7 @@ func (c *client) watch(ctx context.Context, each func(status.Status) (enough boo
 	lines.Buffer(make([]byte, 64<<10), maxAnswer)
 	event := ""
 	for lines.Scan() {
-		quiet.Reset(quietTimeout)
+		heard()
 		if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
 			event = name
 		}
@@ -179,9 +185,6 @@ func (c *client) watch(ctx context.Context, each func(status.Status) (enough boo
 		if enough, err := each(st); enough || err != nil {
 			return err
 		}
-	}
-	if context.Cause(ctx) == errQuiet { //nolint:errorlint // our own, as it was given
-		return c.silent()
 	}
 	if err := lines.Err(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("watch the sidecar: %w", err)
