@@ -163,7 +163,7 @@ func (a *Agent) noMajority() *status.Result {
 func (a *Agent) target(c status.Command) (node string, refusal *status.Result) {
 	switch c.Kind {
 	case "takeover", "renounce", "pause", "resume", "ack":
-		if a.cfg.Sites == nil {
+		if a.cfg.Sites == nil && (a.cfg.Role == RoleLB || a.decided.Value.Epoch == 0) {
 			return "", &status.Result{
 				Reason:  refusedNoSites,
 				Message: "no sites are configured, so none is switched: set TANDEM_SITES, for example a=*/a-*;b=*/b-*; to keep a node from holding an address use `tandem maintenance on`",

@@ -47,7 +47,7 @@ func (a *Agent) receiveDecision(body []byte) {
 		return
 	}
 	p, ok := a.admit(m.envelope)
-	if !ok || a.cfg.Sites == nil || slices.Contains(a.cfg.Voters, a.cfg.Node) {
+	if !ok || slices.Contains(a.cfg.Voters, a.cfg.Node) {
 		return
 	}
 	known := a.decided

@@ -60,3 +60,51 @@ func TestWhoFollowsTheEventsIsAnsweredAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestAnyNodeShowsWhatIsDecidedAndPassesCommandsOn: a witness and a machine of
+// the applications are not told the sites, and an operator who sits there is
+// answered all the same.
+func TestAnyNodeShowsWhatIsDecidedAndPassesCommandsOn(t *testing.T) {
+	s := stage(map[string]string{"lb1": "a", "app-b": "b"}, nil, "takeover")
+	edit, deps := s.apps("")
+	untold := func(name string, c *agent.Config) {
+		if edit(name, c); c.Role != agent.RoleLB {
+			c.Sites = nil
+		}
+	}
+	bubbleWith(t, withApps, untold, deps, func(c *cluster) {
+		t := c.t
+		c.ready()
+		active := func(site string) func() bool {
+			return func() bool {
+				for _, n := range withApps {
+					if s := c.nodes[n].Status(); s.Site.Active != site || len(s.Groups) != 1 || s.Groups[0].Phase != "" {
+						return false
+					}
+				}
+				return true
+			}
+		}
+		c.until("all show that a is active", 5*time.Second, active("a"))
+		for _, tc := range []struct {
+			node string
+			cmd  status.Command
+			then string
+		}{
+			{"app-b", status.Command{Kind: "takeover"}, "b"}, // its own site
+			{"witness", status.Command{Kind: "takeover", Site: "a"}, "a"},
+			{"app-b", status.Command{Kind: "takeover", Site: "b"}, "b"},
+			{"app-b", status.Command{Kind: "renounce"}, "a"},
+		} {
+			tc.cmd.Actor = "test"
+			if r, err := c.nodes[tc.node].Do(t.Context(), tc.cmd); err != nil || !r.OK {
+				t.Fatalf("%s of %q at %s: %+v %v", tc.cmd.Kind, tc.cmd.Site, tc.node, r, err)
+			}
+			c.until("all show that "+tc.then+" is active", 5*time.Second, active(tc.then))
+		}
+		plan, err := c.nodes["witness"].Plan(t.Context(), []string{"lb1=down"})
+		if err != nil || len(plan.Moves) != 1 || plan.Moves[0].What != "vip/default" {
+			t.Errorf("the witness plans the address alone: %+v %v", plan.Moves, err)
+		}
+	})
+}

@@ -57,6 +57,9 @@ type pictureNode struct {
 func (a *Agent) picture(now time.Duration) picture {
 	p := picture{Config: a.cfg, Node: a.cfg.Node, Decided: a.decided}
 	for _, l := range a.leaseStatus(now) {
+		if l.Resource == ResourceSite && a.cfg.Sites == nil {
+			continue // who is not told the sites cannot play what decides about them
+		}
 		item := pictureLease{Resource: l.Resource, Holder: l.Holder, Epoch: l.Epoch}
 		if g := a.groupOf(l.Resource); g != nil {
 			item.Last = g.lastHolder

@@ -67,6 +67,8 @@ func (a *Agent) snapshot(now time.Duration) status.Status {
 		for _, d := range a.cfg.Sites.Sites {
 			s.Sites = append(s.Sites, d.Name)
 		}
+	}
+	if a.cfg.Sites != nil || a.decided.Value.Epoch > 0 { // a witness is not told the sites, and knows what is decided
 		s.Groups = a.siteStatus(a.minority(now))
 		for _, g := range s.Groups {
 			if g.Group == site.DefaultGroup {
@@ -93,7 +95,7 @@ func (a *Agent) leaseStatus(now time.Duration) []status.Lease {
 	for _, g := range a.cfg.Groups {
 		names = append(names, vipPrefix+g)
 	}
-	if a.cfg.Sites != nil {
+	if a.cfg.Sites != nil || known[ResourceSite].Holder != "" {
 		names = append(names, ResourceSite)
 	}
 	out := make([]status.Lease, 0, len(names))
