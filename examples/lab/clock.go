@@ -17,8 +17,8 @@ func Now() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// sleep waits for d or until ctx ends, and says how ctx ended.
-func sleep(ctx context.Context, d time.Duration) error {
+// Sleep waits for d or until ctx ends, and says how ctx ended.
+func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -37,7 +37,7 @@ func waitFor(ctx context.Context, limit time.Duration, missing string, ok func()
 		if Now() > end {
 			return fmt.Errorf("after %v still no %s", limit.Round(time.Millisecond), missing)
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+		if err := Sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -311,7 +311,7 @@ func (l *Lab) Settled(ctx context.Context, limit time.Duration) error {
 			return err
 		}
 		from := Now()
-		if err := sleep(ctx, l.System.Settle()); err != nil {
+		if err := Sleep(ctx, l.System.Settle()); err != nil {
 			return err
 		}
 		if j := l.Referee.Judge(from, Now()); len(j.Moves) == 0 && j.Nobody+j.TwoAnswer < 5*look {

@@ -98,7 +98,7 @@ func measuresOutage(t *testing.T, l *Lab) {
 	t.Helper()
 	from := Now()
 	give(t, l, "del", "lb1")
-	if err := sleep(t.Context(), 400*ms); err != nil {
+	if err := Sleep(t.Context(), 400*ms); err != nil {
 		t.Fatal(err)
 	}
 	give(t, l, "add", "lb1")
@@ -121,7 +121,7 @@ func seesTwo(t *testing.T, l *Lab) {
 	t.Helper()
 	from := Now()
 	give(t, l, "add", "lb2")
-	_ = sleep(t.Context(), 200*ms)
+	_ = Sleep(t.Context(), 200*ms)
 	give(t, l, "del", "lb2")
 	j := l.Referee.Judge(from, Now())
 	if j.TwoAnswer < 100*ms || j.TwoHave < 100*ms {
@@ -138,7 +138,7 @@ func tellsApart(t *testing.T, l *Lab) {
 	if _, err := run(t.Context(), gate, "ip", "netns", "exec", l.Node("lb1").NS, "nft", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
-	_ = sleep(t.Context(), 200*ms)
+	_ = Sleep(t.Context(), 200*ms)
 	last := l.Referee.Last()
 	if _, err := run(t.Context(), "delete table arp test\ndelete table ip6 test\n", "ip", "netns", "exec", l.Node("lb1").NS, "nft", "-f", "-"); err != nil {
 		t.Fatal(err)
@@ -156,13 +156,13 @@ func cutsOneWay(t *testing.T, l *Lab) {
 	if err := l.Mute(t.Context(), "lb1"); err != nil {
 		t.Fatal(err)
 	}
-	_ = sleep(t.Context(), 100*ms)
+	_ = Sleep(t.Context(), 100*ms)
 	if a := l.Referee.Last().Answer; len(a) != 0 {
 		t.Errorf("a mute node is heard: %v", a)
 	}
 	// It still hears: the packets of the client arrive.
 	before := received(t, l)
-	_ = sleep(t.Context(), 100*ms)
+	_ = Sleep(t.Context(), 100*ms)
 	if after := received(t, l); after <= before {
 		t.Errorf("a mute node hears nothing: %d packets then, %d now", before, after)
 	}
@@ -192,14 +192,14 @@ func losesPower(t *testing.T, l *Lab) {
 	if _, err := os.Stat(netnsDir + "/" + l.Node("lb1").NS); err == nil {
 		t.Error("its kernel is still there")
 	}
-	_ = sleep(t.Context(), 50*ms)
+	_ = Sleep(t.Context(), 50*ms)
 	if last := l.Referee.Last(); len(last.Have)+len(last.Answer) != 0 {
 		t.Errorf("have %v answer %v, want nobody", last.Have, last.Answer)
 	}
 	if err := l.PowerOn(t.Context(), "lb1"); err != nil {
 		t.Fatal(err)
 	}
-	_ = sleep(t.Context(), 50*ms)
+	_ = Sleep(t.Context(), 50*ms)
 	if last := l.Referee.Last(); len(last.Have)+len(last.Answer) != 0 {
 		t.Errorf("after the boot have %v answer %v, want nobody", last.Have, last.Answer)
 	}
@@ -270,7 +270,7 @@ func TestCrashedLabIsCleanedUp(t *testing.T) {
 	if err := left.Start(); err != nil {
 		t.Fatal(err)
 	}
-	_ = sleep(t.Context(), 50*ms)
+	_ = Sleep(t.Context(), 50*ms)
 	names, err := CleanStale(t.Context())
 	if err != nil || !slices.Contains(names, prefix+"999999-7") {
 		t.Errorf("cleaned %v %v", names, err)

@@ -32,7 +32,7 @@ func serve(args serverArgs) error {
 		w.WriteHeader(http.StatusOK)
 	})
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
-		if sleep(r.Context(), milliseconds(r)) == nil {
+		if Sleep(r.Context(), milliseconds(r)) == nil {
 			_, _ = io.WriteString(w, args.Name+"\n")
 		}
 	})
@@ -61,7 +61,7 @@ func stream(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		_ = http.NewResponseController(w).Flush()
-		if sleep(r.Context(), 10*time.Millisecond) != nil {
+		if Sleep(r.Context(), 10*time.Millisecond) != nil {
 			return
 		}
 	}

@@ -81,13 +81,4 @@ func vipLength(s status.Status) time.Duration {
 	return 0
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func pause(ctx context.Context, d time.Duration) error { return lab.Sleep(ctx, d) }

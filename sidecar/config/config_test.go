@@ -310,7 +310,7 @@ func TestGroupsSitesAndPreferences(t *testing.T) {
 	if got := fmt.Sprint(c.Sites); got != "[{a [*/a-* x/1]} {b [*/b-*]}]" {
 		t.Errorf("sites: %s", got)
 	}
-	if c.MinUp.Need(3) != 2 || c.MinUp.Need(0) != 1 || c.SiteAuto.To != "b" || len(c.HookTakeover) != 2 {
+	if c.MinUp != (MinUp{Percent: 50}) || c.SiteAuto.To != "b" || len(c.HookTakeover) != 2 {
 		t.Errorf("min-up %v, auto %v, hooks %q", c.MinUp, c.SiteAuto, c.HookTakeover)
 	}
 }

@@ -198,23 +198,6 @@ func (m *MinUp) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Need is how many of so many servers must be up: at least 1, a percentage
-// rounded up.
-func (m MinUp) Need(total int) int {
-	if m.Percent > 0 {
-		return max(1, (total*m.Percent+99)/100)
-	}
-	return m.Count
-}
-
-// String reads as it is written.
-func (m MinUp) String() string {
-	if m.Percent > 0 {
-		return strconv.Itoa(m.Percent) + "%"
-	}
-	return strconv.Itoa(m.Count)
-}
-
 // UnmarshalText reads on, off or to=site.
 func (a *SiteAuto) UnmarshalText(text []byte) error {
 	switch s := string(text); {
@@ -228,16 +211,4 @@ func (a *SiteAuto) UnmarshalText(text []byte) error {
 		return bad("neither on, off nor to=SITE")
 	}
 	return nil
-}
-
-// String reads as it is written.
-func (a SiteAuto) String() string {
-	switch {
-	case a.Off:
-		return "off"
-	case a.To != "":
-		return "to=" + a.To
-	default:
-		return "on"
-	}
 }

@@ -227,8 +227,8 @@ func (c *conversion) address(entry *node, iface string, seen map[netip.Addr]bool
 	for i := 0; i < len(entry.words)-1; i++ {
 		switch entry.words[i] {
 		case "dev":
-			alias := ""
-			if iface, alias, _ = strings.Cut(entry.words[i+1], ":"); alias != "" {
+			name, alias, _ := strings.Cut(entry.words[i+1], ":")
+			if iface = name; alias != "" {
 				c.note(entry.line, "dev "+entry.words[i+1]+": an alias, which is a label of "+iface, "nothing, unless a script of yours looks for the label")
 			}
 		case "label":
