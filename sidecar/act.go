@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -137,10 +139,31 @@ func (f *follower) passed(e status.Event) error {
 	if f.group != defaultGroup {
 		resource += "/" + f.group
 	}
-	if !f.asked || e.Resource != resource || e.Phase == "" || e.Epoch <= f.before.Epoch || !slices.Contains(phaseEvents, e.Event) {
+	switch {
+	case !f.asked || e.Resource != resource || e.Phase == "" || e.Epoch <= f.before.Epoch:
 		return nil
+	case e.Event == "hook" && e.Reason != "done":
+		return f.quote(e.Detail)
+	case slices.Contains(phaseEvents, e.Event):
+		return f.enter(e.Phase + " → " + e.To)
 	}
-	return f.enter(e.Phase + " → " + e.To)
+	return nil
+}
+
+// quote prints what a hook that failed said, without what could steer a terminal.
+func (f *follower) quote(text string) error {
+	for line := range strings.SplitSeq(text, "\n") {
+		line = strings.Map(func(r rune) rune {
+			if !unicode.IsPrint(r) {
+				return '·'
+			}
+			return r
+		}, line)
+		if _, err := fmt.Fprintln(f.p.stdout, "  "+line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // phaseEvents are told when a phase is entered.

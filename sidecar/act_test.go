@@ -16,7 +16,8 @@ func TestEveryPhaseIsPrinted(t *testing.T) {
 		{Resource: "site", Event: "phase", Phase: "enable", To: "a", Epoch: 7},
 		{Resource: "site", Event: "switch", Phase: "renounce", To: "b", Epoch: 8},
 		{Resource: "site/amq", Event: "switch", Phase: "enable", To: "b", Epoch: 9},
-		{Resource: "site", Event: "hook", Phase: "renounce", To: "a", Epoch: 9},
+		{Resource: "site", Event: "hook", Phase: "renounce", To: "a", Epoch: 9, Reason: "done", Detail: "renounce/default/a/8"},
+		{Resource: "site", Event: "hook", Phase: "renounce", To: "a", Epoch: 9, Reason: "exit-status", Detail: "renounce/default/a/8:\nnot \x1b[2Jnow"},
 		{Resource: "site", Event: "phase", Phase: "takeover", To: "b", Epoch: 10},
 		{Resource: "site", Event: "phase", Phase: "enable", To: "b", Epoch: 11},
 	} {
@@ -33,7 +34,7 @@ func TestEveryPhaseIsPrinted(t *testing.T) {
 			t.Errorf("%+v: done %v, %v", g, done, err)
 		}
 	}
-	if want := "renounce → b\ntakeover → b\nenable → b\nsite b is active for default (epoch 12)\n"; out.String() != want {
+	if want := "renounce → b\n  renounce/default/a/8:\n  not ·[2Jnow\ntakeover → b\nenable → b\nsite b is active for default (epoch 12)\n"; out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
 	}
 }

@@ -264,6 +264,7 @@ func (a *Agent) execute(c status.Command) {
 // begunCommand is what can be said of a command that takes its time.
 type begunCommand struct {
 	result status.Result
+	first  string // what was said of it at first
 	at     time.Duration
 }
 
@@ -275,10 +276,12 @@ func (a *Agent) begun(now time.Duration, id string, r status.Result) {
 		a.finish(id, r)
 		return
 	}
-	if w, ok := a.underWay[id]; ok {
-		now = w.at
+	first := r.Message
+	if w, ok := a.underWay[id]; ok { // how far it is by now
+		now, first = w.at, w.first
+		r.Message = first + ": " + r.Message
 	}
-	a.underWay[id] = begunCommand{result: r, at: now}
+	a.underWay[id] = begunCommand{result: r, first: first, at: now}
 }
 
 func (a *Agent) answerBegun(now time.Duration) {
