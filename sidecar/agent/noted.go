@@ -12,8 +12,11 @@ import (
 // named so and whose reason is that of the refusal. A move that is carried out
 // is noted by what it does.
 
-// longestName bounds what an operator's words add to the history of every node.
-const longestName = 64
+// What an operator's words can add to the history of every node is bounded.
+const (
+	longestName   = 64
+	longestDetail = 500
+)
 
 // noteCommand notes a command that is carried out.
 func (a *Agent) noteCommand(c status.Command) {
@@ -43,7 +46,7 @@ func (a *Agent) noteOutcome(c status.Command, r status.Result) {
 	if r.Reason == refusedTimeout {
 		event = c.Kind + status.Unanswered
 	}
-	a.noteFor(status.Transition{Resource: a.resourceOf(c), Event: event, To: object(c), Reason: r.Reason, Actor: c.Actor, Detail: r.Message}, c.ID)
+	a.noteFor(status.Transition{Resource: a.resourceOf(c), Event: event, To: object(c), Reason: r.Reason, Actor: c.Actor, Detail: firstOf(r.Message, longestDetail)}, c.ID)
 }
 
 // noteSiteCommands notes what the decider made of commands, before what comes
@@ -66,9 +69,11 @@ func (a *Agent) noteSiteCommands(in site.Input, replies []site.Reply) {
 }
 
 // object is what a command is about: a site or a node.
-func object(c status.Command) string {
-	name := []rune(c.Site + c.Node + c.To)
-	return string(name[:min(len(name), longestName)])
+func object(c status.Command) string { return firstOf(c.Site+c.Node+c.To, longestName) }
+
+func firstOf(text string, most int) string {
+	runes := []rune(text)
+	return string(runes[:min(len(runes), most)])
 }
 
 // resourceOf is what a command is about. It is a label of metrics, so it is

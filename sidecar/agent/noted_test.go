@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ func TestEveryCommandStandsInTheHistory(t *testing.T) {
 			{status.Command{Kind: "takeover", Site: "a"}, "command", "a", "takeover"}, // active already
 			{status.Command{Kind: "pause"}, "command", "", "pause"},
 			{status.Command{Kind: "dance"}, "dance-refused", "", "unknown-command"},
+			{status.Command{Kind: "takeover", Site: strings.Repeat("x", 60_000)}, "takeover-refused", strings.Repeat("x", 64), "unknown-site"},
 		} {
 			x.cmd.Actor = "alice"
 			r, err := c.nodes["lb2"].Do(c.t.Context(), x.cmd)
@@ -50,7 +52,7 @@ func TestEveryCommandStandsInTheHistory(t *testing.T) {
 					c.t.Fatalf("%s has %d commands in its history after %d: %+v", name, len(found), i+1, found)
 				}
 				h := found[i]
-				if h.Event != x.event || h.To != x.to || h.Reason != x.reason || h.Actor != "alice" || h.NotDone() && h.Detail == "" {
+				if h.Event != x.event || h.To != x.to || h.Reason != x.reason || h.Actor != "alice" || h.NotDone() && h.Detail == "" || len(h.Detail) > 2000 {
 					c.t.Errorf("%s: %+v, want %s of %s (%s)", name, h, x.event, x.to, x.reason)
 				}
 			}
