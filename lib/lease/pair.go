@@ -26,13 +26,40 @@ func (m *Machine) mayBeAlone(r *resource) bool {
 	return m.now >= m.aloneFrom(r) && m.reachable(r)
 }
 
+// aloneFrom is until when the peer's silence says nothing. A peer that holds
+// something speaks all the time; one that holds nothing has nothing to say until it
+// is asked, so that a candidate then waits from its first question.
 func (m *Machine) aloneFrom(r *resource) time.Duration {
 	from := m.peerSince() + m.patience(r)
+	switch p := &m.peers[1-m.self]; {
+	case r.holding || p.holds():
+	case p.asked == 0:
+		from = never
+	default:
+		from = max(p.asked, p.fresh) + m.patience(r)
+	}
 	if asked := m.unansweredSince(r); asked > 0 {
 		from = min(from, asked+2*m.patience(r))
 	}
 	return from
 }
+
+// spoke notes something new from a peer.
+func (p *peer) spoke(msg *Message, now time.Duration) {
+	p.fresh = now
+	for i := range msg.Items {
+		switch it := &msg.Items[i]; {
+		case it.Kind == KindPropose && it.Held:
+			p.held = now
+		case it.Kind == KindRelease:
+			p.held = 0
+		}
+	}
+}
+
+// holds reports whether a peer held something when it was last heard: it says so
+// with every renewal.
+func (p *peer) holds() bool { return p.held > 0 && p.fresh-p.held <= maxRenewal }
 
 // patience is how long a silent peer is waited for.
 func (m *Machine) patience(r *resource) time.Duration {

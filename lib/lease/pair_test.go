@@ -13,7 +13,7 @@ import (
 func TestPairHasOneHolderWhileTheLinkIsUp(t *testing.T) {
 	for seed := range uint64(60) {
 		g := &drawer{rand: random(seed), names: []string{"a", "b"}, resources: []string{"vip"}}
-		g.add("cluster voters=(a,b) mode=pair lease=500ms seed=%d eager", seed)
+		g.add("cluster voters=(a,b) mode=pair lease=500ms seed=%d eager%s", seed, []string{"", " max=2600ms"}[seed%2])
 		g.add("net loss=30 dup=50 jitter=4ms")
 		for _, n := range g.names {
 			g.add("start %s", n)
@@ -21,7 +21,12 @@ func TestPairHasOneHolderWhileTheLinkIsUp(t *testing.T) {
 			g.add("reach %s", n)
 		}
 		for range 40 {
-			switch n := g.name(); g.below(4) {
+			switch n := g.name(); g.below(5) {
+			case 3: // nobody wants it for a while, then both do
+				g.everybody("no")
+				g.add("release holder")
+				g.pause(2 * time.Second)
+				g.everybody("yes")
 			case 0:
 				g.add("crash %s", n)
 				g.pause(3 * time.Second)
@@ -79,6 +84,40 @@ func TestPairEndsInOneHolderAfterTheHeal(t *testing.T) {
 			t.Errorf("seed %d: %d holders after the heal", seed, n)
 		}
 	}
+}
+
+// TestPairAsksBeforeItIsAlone: a peer that holds nothing has nothing to say, so that
+// its silence while both are in quarantine, or while nobody wants the lease, is
+// none. Both begin in the same instant, over a link that is whole: there is one
+// holder, with both votes. And a peer that is dead is not waited for longer than
+// the quarantine if it was asked meanwhile.
+func TestPairAsksBeforeItIsAlone(t *testing.T) {
+	const longest = " mode=pair lease=500ms max=2600ms"
+	for name, lines := range map[string][]string{
+		"both start":             {"start a", "start b", "stand a", "stand b", "run 4s"},
+		"both start, one first":  {"start a", "start b", "stand a", "stand b rank=1", "run 4s"},
+		"both want it at last":   {"start a", "start b", "run 4s", "stand a", "stand b", "run 1s"},
+		"both want it back":      {"start a", "start b", "stand a", "run 4s", "stand a willing=no", "release a", "run 4s", "stand a", "stand b", "run 1s"},
+		"a holder that was shot": {"start a", "start b", "stand a", "run 4s", "crash a", "start a", "run 4s", "stand a", "stand b", "run 1s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &play{}
+			for _, line := range append([]string{"cluster voters=(a,b)" + longest}, lines...) {
+				if err := p.do(line); err != nil {
+					t.Fatal(err)
+				}
+				p.w.check.pair, p.w.check.only = false, exclusion
+				for _, n := range p.w.nodes {
+					n.reach = true
+				}
+			}
+			if told := p.told(); p.w.failed() || p.w.holder("vip") == nil || strings.Contains(told, string(PairHealed)) {
+				t.Errorf("want one holder, never alone; told:\n%s", told)
+			}
+		})
+	}
+	p := playAll(t, "cluster voters=(a,b)"+longest, "start a", "reach a", "stand a", "run 2700ms")
+	holds(t, p, "a")
 }
 
 // pairUp is a pair of which a holds; both pass the isolation test, or not.

@@ -115,7 +115,7 @@ func (m *Machine) meet(voter int, msg *Message) {
 		}
 		p.heard, p.at = true, m.now
 		if p.news(msg, m.owner, m.seq) {
-			p.fresh = m.now
+			p.spoke(msg, m.now)
 		}
 		known = &p.settings
 	}
