@@ -54,17 +54,17 @@ func (a *Agent) stepLease(in lease.Input) {
 		return
 	}
 	a.stepping = true
-	for len(a.inputs) > 0 {
-		in = a.inputs[0]
-		a.inputs = a.inputs[1:]
-		a.obey(a.lease.Step(a.deps.Now(), in))
+	for i := 0; i < len(a.inputs); i++ { // it may grow meanwhile
+		now := a.deps.Now()
+		a.obey(now, a.lease.Step(now, a.inputs[i]))
 	}
+	clear(a.inputs)
 	a.inputs, a.stepping = a.inputs[:0], false
 }
 
-// obey carries out what the machine says, in the fixed order: let go, write,
+// obey carries out what the machine said at now, in the fixed order: let go, write,
 // send, take up.
-func (a *Agent) obey(out lease.Output) {
+func (a *Agent) obey(now time.Duration, out lease.Output) {
 	for _, l := range out.LetGo {
 		a.letGo(l)
 	}
@@ -73,7 +73,7 @@ func (a *Agent) obey(out lease.Output) {
 		if e.Message.Items = a.acknowledgeable(e.Message.Items); len(e.Message.Items) == 0 {
 			continue
 		}
-		a.countSent(e.Message.Items)
+		a.countSent(now, e.Message.Items)
 		if err := a.deps.Network.Send(e.To, a.encodeLease(e.Message)); err != nil {
 			a.metrics.sendFailures.Inc()
 		}
@@ -82,7 +82,7 @@ func (a *Agent) obey(out lease.Output) {
 		a.takeUp(t)
 	}
 	for _, r := range out.Renewed {
-		a.renewed(r)
+		a.renewed(now, r)
 	}
 	for _, d := range out.Decided {
 		a.leaseDecided(d)
@@ -210,10 +210,9 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 }
 
 // renewed extends the fence to the new deadline.
-func (a *Agent) renewed(r lease.Renewed) {
-	a.metrics.renewals.answered(r.Resource, a.deps.Now())
+func (a *Agent) renewed(now time.Duration, r lease.Renewed) {
+	a.metrics.renewals.answered(r.Resource, now)
 	if r.Resource == ResourceSite {
-		now := a.deps.Now()
 		a.telling.note(now, r.Deadline-now, lease.Remember(a.cfg.MaxLease))
 	}
 	if g := a.groupOf(r.Resource); g != nil && g.holding {

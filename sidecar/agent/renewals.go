@@ -57,12 +57,12 @@ func (r *renewals) ended(resource string) {
 }
 
 // countSent counts what goes out: renewals, and the answers of this voter.
-func (a *Agent) countSent(items []lease.Item) {
+func (a *Agent) countSent(now time.Duration, items []lease.Item) {
 	for _, it := range items {
 		switch it.Kind {
 		case lease.KindPropose:
 			if it.Held {
-				a.metrics.renewals.sent(it.Resource, a.deps.Now())
+				a.metrics.renewals.sent(it.Resource, now)
 			}
 		case lease.KindPromise, lease.KindAccept, lease.KindRefuse:
 			a.metrics.votes.WithLabelValues(it.Kind.String()).Inc()
