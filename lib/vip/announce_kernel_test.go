@@ -145,18 +145,22 @@ func TestMoveAndBackWithinASecondIsHeededAtOnce(t *testing.T) {
 	l := newLab(t, "a", "b", "c")
 	m := newMover(l)
 	m.node["a"].ask("hold web 500ms")
-	c := l.client("c", "ping", vip4+":80", "20ms")
+	clients := []*proc{l.client("c", "ping", vip4+":80", "20ms"), l.client("c", "ping", "["+vip6+"]:80", "20ms")}
 	time.Sleep(200 * time.Millisecond)
 	from, to := "a", "b"
 	for range 4 {
 		m.move(from, to, 5*time.Second)
-		took := l.eventually(90*time.Millisecond+m.gap, "client's cache follows", func() bool {
-			return strings.Contains(l.neighbour("c", vip4), l.mac(to))
-		})
-		t.Logf("followed within %s", took)
+		for _, ip := range []string{vip4, vip6} {
+			took := l.eventually(90*time.Millisecond+m.gap, "client's cache follows", func() bool {
+				return strings.Contains(l.neighbour("c", ip), l.mac(to))
+			})
+			t.Logf("%s: followed within %s", ip, took)
+		}
 		from, to = to, from
 	}
-	_ = c.finish()
+	for _, c := range clients {
+		_ = c.finish()
+	}
 }
 
 func TestStrangerWhoAnswersForAnAddressIsFound(t *testing.T) {

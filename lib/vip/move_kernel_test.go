@@ -77,6 +77,9 @@ func TestPlannedMoveIsNotNoticed(t *testing.T) {
 				from, next = next, from
 				time.Sleep(time.Duration(pause) * time.Millisecond)
 			}
+			if s := m.node["a"].status(); s.Tracking.Count != 0 {
+				t.Errorf("this kernel tracks %d connections; beside a firewall is another test", s.Tracking.Count)
+			}
 			t.Logf("at most %s from yielding to taken up", m.gap)
 			if m.gap > 180*time.Millisecond {
 				t.Skip("NOT TESTED: this machine is too busy, the successor came later than the 200 ms in which the old holder takes new connections")
@@ -132,21 +135,23 @@ func TestConnectionsLeftAfterTheGraceAreReset(t *testing.T) {
 func TestMoveWithoutTheGateLosesOnlyOldConnections(t *testing.T) {
 	l := newLab(t, "a", "b", "c")
 	m := newMover(l, "NOGATE=1")
-	m.node["a"].ask("hold web 2s")
-	c := l.client("c", "dial", vip4+":80", "5ms")
+	m.node["a"].ask("hold web %s", minLease6)
+	clients := map[string]*proc{"IPv4": l.client("c", "dial", vip4+":80", "5ms"), "IPv6": l.client("c", "dial", "["+vip6+"]:80", "5ms")}
 	time.Sleep(300 * time.Millisecond)
 	m.move("a", "b", 20*time.Second)
 	time.Sleep(time.Second)
-	if l.has("a", vip4) {
+	if l.has("a", vip4) || l.has("a", vip6) {
 		t.Error("without the gate the old holder must let go after 200 ms")
 	}
 	if s := m.node["a"].status(); s.Grace.Available || s.Grace.Reason == "" {
 		t.Errorf("%+v", s.Grace)
 	}
-	r := c.finish()
-	t.Logf("%+v", r)
-	if r.Failed > 2 || r.By["b"] == 0 {
-		t.Errorf("%+v", r)
+	for family, c := range clients {
+		r := c.finish()
+		t.Logf("%s: %+v", family, r)
+		if r.Failed > 2 || r.By["b"] == 0 {
+			t.Errorf("%s: %+v", family, r)
+		}
 	}
 }
 

@@ -49,12 +49,10 @@ func (l *lab) fillTracking(node string) {
 			return err
 		}
 		defer conn.Close()
-		for n := 0; n < mostTracked; {
+		for n := 0; n <= mostTracked; {
 			var batch []netlink.Message
 			for range 50 {
-				if n++; n >= mostTracked {
-					break
-				}
+				n++
 				data, err := trackedFlow(n)
 				if err != nil {
 					return err
