@@ -104,6 +104,17 @@ func (k *kernel) gate(yes bool) {
 	k.events <- e
 }
 
+// link takes the carrier from the node's interface, or gives it back.
+func (k *kernel) link(up bool) {
+	k.mu.Lock()
+	e := vip.Event{Kind: vip.ReasonCarrierBack}
+	if k.carrier = up; !up {
+		e.Kind = vip.ReasonCarrierLost
+	}
+	k.mu.Unlock()
+	k.events <- e
+}
+
 func (k *kernel) answers() int { k.mu.Lock(); defer k.mu.Unlock(); return k.answered }
 
 // holds says whether the node answers for the group, the fence included.
@@ -676,6 +687,10 @@ func TestFailbackDoesNotFlap(t *testing.T) {
 		"it is cut off": {
 			func(c *cluster) { c.net.Isolate(addresses["lb1"]) },
 			func(c *cluster) { c.net.Heal() },
+		},
+		"its link goes down": {
+			func(c *cluster) { c.nodes["lb1"].kernel.link(false) },
+			func(c *cluster) { c.nodes["lb1"].kernel.link(true) },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
