@@ -40,7 +40,7 @@ TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus 
 # one after the other, so that they do not starve each other; the rest mostly waits.
 LABS         := ./examples/...
 REAL         := ./haproxy/... ./lib/vip/...
-LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover|FollowersFollow
+LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover|FollowersFollow|TheClockIsSet|BootClocksHoursApart
 REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 
 TESTFLAGS ?= -race -shuffle=on -timeout 8m
