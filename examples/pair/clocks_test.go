@@ -173,9 +173,15 @@ func TestTheClockIsSet(t *testing.T) {
 	set("lb1", time.Hour)
 	set("lb2", -time.Hour)
 	from = lab.Now()
-	if out, err := l.Tandem(t.Context(), holder, "move", "--to", lab.Other(holder)); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	// On a machine so busy that the successor comes too late the old holder takes
+	// the address back, and the command says that it may be tried again.
+	until(t, 10*time.Second, "moved", func() bool {
+		_, err := l.Tandem(t.Context(), holder, "move", "--to", lab.Other(holder))
+		if err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	})
 	until(t, 10*time.Second, "the other holds", func() bool { return l.Holder() == lab.Other(holder) })
 	newest(t, l, "take-up", lab.Other(holder))
 	if err := l.Kill(lab.Other(holder), "haproxy"); err != nil {
@@ -183,8 +189,8 @@ func TestTheClockIsSet(t *testing.T) {
 	}
 	until(t, 10*time.Second, "the first holds again", func() bool { return l.Holder() == holder })
 	newest(t, l, "take-up", holder)
-	if j := l.Referee.Judge(from, lab.Now()); j.TwoAnswer > 0 || len(j.Moves) != 2 {
-		t.Errorf("two answered for %v, moves %v; want two moves", j.TwoAnswer, j.Moves)
+	if j := l.Referee.Judge(from, lab.Now()); j.TwoAnswer > 0 || len(j.Moves) < 2 || len(j.Moves)%2 != 0 {
+		t.Errorf("two answered for %v, moves %v; want one to the other, and back", j.TwoAnswer, j.Moves)
 	}
 	saneStatus(t, l, "after a failover", 10*time.Minute-time.Since(began))
 }
@@ -230,7 +236,9 @@ func saneStatus(t *testing.T, l *lab.Lab, when string, left time.Duration) {
 		if len(st.Groups) == 0 {
 			continue // a witness knows no sites
 		}
-		if age := st.At.Sub(st.Site.Since); age < 0 || age > 20*time.Minute {
+		if st.Site.Since == nil {
+			t.Errorf("%s: %s does not show since when site %s is active", when, node, st.Site.Active)
+		} else if age := st.At.Sub(*st.Site.Since); age < 0 || age > 20*time.Minute {
 			t.Errorf("%s: %s shows site %s active for %v", when, node, st.Site.Active, age)
 		}
 		if st.PausedUntil == nil {
