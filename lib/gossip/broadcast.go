@@ -110,8 +110,8 @@ type broadcast struct {
 	pushed bool
 }
 
-func newSpread(members func() int) *spread {
-	return &spread{members: members, fresh: make(chan struct{}, 1), seen: map[string]uint64{}}
+func newSpread(members func() int, number uint64) *spread {
+	return &spread{members: members, number: number, fresh: make(chan struct{}, 1), seen: map[string]uint64{}}
 }
 
 // own queues a broadcast of this node.

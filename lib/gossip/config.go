@@ -80,6 +80,10 @@ type Config struct {
 	Insecure bool
 	// Peers are the voters; this node may be among them.
 	Peers []Peer
+	// Broadcasts is how many broadcasts a program has made whose place this one
+	// takes in the same process, at the same address and with the same Boot. The
+	// others hold both for one, and take no number twice. Else 0.
+	Broadcasts uint64
 	// Meta is known to all members together with the address.
 	Meta []byte
 

@@ -28,11 +28,11 @@ type delegate struct {
 	state   atomic.Pointer[[]byte]
 }
 
-func newDelegate(meta []byte, t *table, counts *counters) *delegate {
+func newDelegate(meta []byte, t *table, counts *counters, number uint64) *delegate {
 	return &delegate{
 		meta:    slices.Clone(meta),
 		table:   t,
-		spread:  newSpread(t.count),
+		spread:  newSpread(t.count, number),
 		counts:  counts,
 		inbox:   make(chan []byte, inboxLength),
 		changed: make(chan struct{}, 1),

@@ -7,7 +7,7 @@ import (
 
 func TestBroadcastQueueKeepsEqualLengths(t *testing.T) {
 	// The case in which memberlist's own queue loses a message; see enqueue.
-	s := newSpread(func() int { return 3 })
+	s := newSpread(func() int { return 3 }, 0)
 	for _, b := range []string{"a1", "a2", "a3"} {
 		if err := s.own("n1.00000001", "site", []byte(b)); err != nil {
 			t.Fatal(err)
@@ -25,7 +25,7 @@ func TestBroadcastQueueKeepsEqualLengths(t *testing.T) {
 
 func TestBroadcastIsHandedOutALimitedNumberOfTimes(t *testing.T) {
 	for members, want := range map[int]int{1: 8, 9: 8, 10: 12, 300: 16} {
-		s := newSpread(func() int { return members })
+		s := newSpread(func() int { return members }, 0)
 		_ = s.own("n1.00000001", "k", []byte("x"))
 		times := 0
 		for len(s.take(2, 1000)) > 0 {
@@ -38,7 +38,7 @@ func TestBroadcastIsHandedOutALimitedNumberOfTimes(t *testing.T) {
 }
 
 func TestBroadcastMemoryIsBounded(t *testing.T) {
-	s := newSpread(func() int { return 3 })
+	s := newSpread(func() int { return 3 }, 0)
 	for i := range 3 * maxSeen {
 		f := frame{broadcast: true, key: "k", origin: "n.00000001", number: 1, payload: []byte("x")}
 		f.key = string([]byte{byte(i), byte(i >> 8)})

@@ -85,7 +85,7 @@ func New(cfg Config) (*Gossip, error) {
 		g.voter = g.voter || p.Name == cfg.Node
 	}
 	g.table = newTable(g.self)
-	g.delegate = newDelegate(cfg.Meta, g.table, &g.counts)
+	g.delegate = newDelegate(cfg.Meta, g.table, &g.counts, cfg.Broadcasts)
 	g.outboxes = newOutboxes(&g.counts, g.sendReliable)
 	g.index()
 	if cfg.Registerer != nil {
@@ -252,6 +252,14 @@ func (g *Gossip) Members() []Member { return g.table.list() }
 // MaxBroadcast.
 func (g *Gossip) Broadcast(key string, b []byte) error {
 	return g.delegate.spread.own(g.self, key, b)
+}
+
+// Broadcasts is the number of the last broadcast of this node, for the program
+// that takes this one's place under the same name: see Config.Broadcasts.
+func (g *Gossip) Broadcasts() uint64 {
+	g.delegate.spread.mu.Lock()
+	defer g.delegate.spread.mu.Unlock()
+	return g.delegate.spread.number
 }
 
 // SetLocalState sets what other nodes are given at each exchange of state: when

@@ -10,7 +10,8 @@ import (
 type mutant struct {
 	name            string
 	change          func(*rules)
-	sameIncarnation bool // ballots are used again after a restart
+	sameIncarnation bool            // ballots are used again after a restart
+	forget          func(*Snapshot) // what is not passed on to a new program in place
 	breaks          breaks
 	seeds           uint64 // within so many
 	// lesson is a plan that the adversary is given, where it would take long to

@@ -17,6 +17,7 @@ import (
 //	net [loss=300] [dup=50] [slow=10] [latency=1ms] [jitter=5ms]     (loss, dup, slow in thousandths)
 //	run 100ms
 //	start a | start-if-down a | crash a | freeze a | thaw a | clock a ppm=10000
+//	succeed a                                                        (a new program in its place, with its snapshot; ends a freeze)
 //	stand a [of=vip] [rank=1] [willing=no]
 //	release a [of=vip] [to=b] | propose a [of=vip] value=x | reach a [ok=no]
 //	cut a->b | cut a->* | cut a b | cut a | heal …                   (without names: everything)
@@ -181,6 +182,8 @@ func (p *play) nodeLine(verb, name string, ws words) error {
 		}
 	case "crash":
 		n.crash()
+	case "succeed":
+		n.succeed()
 	case "freeze":
 		n.frozen = true
 	case "thaw":

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -32,6 +33,7 @@ type world struct {
 	disk            bool
 	eager           bool // who takes a lease up proposes at once, as an agent does
 	mutant          *mutant
+	replaced        bool // after each step every machine is replaced by one made from its snapshot
 
 	history []event // the last messages sent, delivered or not, for replays
 
@@ -194,6 +196,36 @@ func (n *node) crash() {
 	}
 }
 
+// succeed replaces a machine by one that is made from its snapshot, as a process
+// does that executes its new program in place. What arrived while it was frozen
+// is lost, since nobody listened.
+func (n *node) succeed() {
+	if n.m == nil {
+		return
+	}
+	text, err := json.Marshal(n.m.Snapshot())
+	if err != nil {
+		panic(err)
+	}
+	var s Snapshot
+	if err := json.Unmarshal(text, &s); err != nil {
+		panic(err)
+	}
+	if m := n.w.mutant; m != nil && m.forget != nil {
+		m.forget(&s)
+	}
+	w := n.w
+	cfg := Config{Node: n.name, Voters: n.m.voters, Mode: w.mode, MaxLease: w.maxLease, Tuning: w.tuning}
+	if n.m, err = restoreMachine(cfg, s, n.local(w.now), n.m.rules); err != nil {
+		panic(err)
+	}
+	n.inbox = nil
+	if n.frozen {
+		n.frozen = false
+		n.step(Tick{})
+	}
+}
+
 func (n *node) stand(s Stand) {
 	for i := range n.stands {
 		if n.stands[i].Resource == s.Resource {
@@ -214,6 +246,9 @@ func (n *node) step(in Input) {
 	w := n.w
 	w.steps++
 	out := n.m.Step(n.local(w.now), in)
+	if w.replaced {
+		defer n.succeed()
+	}
 	for _, rec := range out.Persist {
 		n.save(rec)
 	}

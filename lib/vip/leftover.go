@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -11,8 +12,8 @@ import (
 )
 
 // Clean removes what a predecessor of this process left: the addresses of every
-// group, and the rules of this node. It is called before Run and before the
-// first Set.
+// group, and the rules of this node. It is called before Run and, but for
+// the groups in keep, before the first Set.
 //
 // An address that the predecessor's gate still lets pass is left as it is until
 // that shuts, which is at the deadline of the lease that the predecessor held:
@@ -21,11 +22,18 @@ import (
 // again at once is so not noticed more than one that stays dead. That lease
 // belongs to the predecessor's incarnation and cannot be renewed; a lease of our
 // own comes after it, and Set ends at once what is left.
-func (m *Manager) Clean() error {
+//
+// The groups in keep are left alone: this program has taken the place of the one
+// before in the same process and goes on with its lease, as Set has been told
+// already.
+func (m *Manager) Clean(keep ...string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.cfg.Now()
 	for _, g := range m.groups {
+		if slices.Contains(keep, g.name) {
+			continue
+		}
 		for _, c := range g.addrs {
 			c.left = max(now, 1)
 			p, err := m.sys.addresses.Look(c.Address)

@@ -124,6 +124,12 @@ type Config struct {
 	Hooks   []string     // the kinds of hook that this node has commands for
 	Observe bool
 
+	// Succession is what a program is told that takes another's place; nil: it
+	// begins anew. Afresh says why it could not take that place, although it should
+	// have.
+	Succession *Succession
+	Afresh     string
+
 	// Probe reports whether this node reaches anybody outside the cluster; it
 	// is asked only in pair mode and must not block. nil: what HAProxy sees.
 	Probe func() bool
@@ -205,6 +211,15 @@ type Agent struct {
 	remarks    map[string]string       // what other parts want an operator to know
 	tap        func(status.Transition) // a rehearsal hears here what is noted; else nil
 	outlook    outlook
+
+	startedAt  time.Time
+	succeeding bool          // another program is to take this one's place: leases are longer
+	replaced   bool          // it has
+	succession *Succession   // this one has taken another's place, and has not settled yet
+	late       []string      // leases that had ended by then
+	resumedAt  time.Duration // when the loop began
+	settleBy   time.Duration
+	outcome    status.Process // how the program was last replaced
 }
 
 // New checks the configuration and prepares the machines; it starts nothing.
@@ -228,15 +243,15 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 			return nil, err
 		}
 	}
-	m, err := lease.New(lease.Config{
-		Node: cfg.Node, Incarnation: cfg.Incarnation, Voters: cfg.Voters, Mode: cfg.Mode,
-		MaxLease: cfg.MaxLease, Tuning: cfg.Tuning, Restored: restored, Seed: seedOf(cfg.Incarnation),
-	}, now)
+	if s := cfg.Succession; s != nil {
+		cfg.Incarnation = s.State.Lease.Incarnation
+	}
+	m, err := newLease(cfg, restored, now)
 	if err != nil {
 		return nil, err
 	}
 	a := &Agent{
-		cfg: cfg, deps: deps, log: deps.Log, lease: m, started: now, leaseWake: now, dirty: true,
+		cfg: cfg, deps: deps, log: deps.Log, lease: m, started: now, startedAt: time.Now(), leaseWake: now, dirty: true,
 		boot:   bootName(cfg.Incarnation),
 		groups: map[string]*group{}, peers: map[string]*peer{},
 		orders: map[string]hookWait{}, hooksRun: map[string]*HookResult{}, hookFrom: map[string]string{},
@@ -263,6 +278,9 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 			a.peers[v] = &peer{name: v, voter: true}
 		}
 	}
+	if err := a.succeed(now); err != nil {
+		return nil, err
+	}
 	a.metrics = newMetrics(a)
 	if deps.Registerer != nil {
 		if err := a.metrics.register(deps.Registerer); err != nil {
@@ -278,7 +296,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	defer close(a.history.closed)
-	a.note(status.Transition{Resource: "node", Event: "start", To: a.cfg.Role, Reason: "started"})
+	if a.resumedAt = a.deps.Now(); a.succession == nil {
+		a.noteStart()
+	}
 	done := ctx.Done()
 	var lbChanged <-chan struct{}
 	if a.deps.LB != nil {
@@ -321,6 +341,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.stepLease(lease.Tick{})
 			f()
 			a.dirty = true
+			if a.replaced {
+				return ErrReplaced
+			}
 		case <-timer.C:
 		}
 		a.turn()
@@ -346,6 +369,9 @@ func (a *Agent) turn() {
 		return
 	}
 	a.dirty, a.due = false, now+lookEvery
+	if !a.settled(now) {
+		return
+	}
 	a.stand(now)
 	a.welcome(now)
 	a.stepSite(a.deps.Now())

@@ -219,6 +219,9 @@ func (a *Agent) minLease(now time.Duration) time.Duration {
 			d = max(d, r.MinLease)
 		}
 	}
+	if a.succeeding {
+		d = max(d, successionLease)
+	}
 	return min(d, a.cfg.MaxLease)
 }
 

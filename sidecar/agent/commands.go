@@ -234,8 +234,8 @@ func (a *Agent) receiveCommand(body []byte) {
 
 // execute carries a command out on this node, once.
 func (a *Agent) execute(c status.Command) {
-	if a.decider == nil && c.Kind != "move" && c.Kind != "maintenance" {
-		return // lost the lease meanwhile: whoever asked tries again
+	if a.decider == nil && c.Kind != "move" && c.Kind != "maintenance" || a.succession != nil {
+		return // lost the lease meanwhile, or just started in another's place: whoever asked tries again
 	}
 	fresh, result := a.seen.claim(c.ID)
 	if !fresh {

@@ -53,7 +53,7 @@ func (a *Agent) History(n int) []status.Transition { return a.history.last(n) }
 func (a *Agent) snapshot(now time.Duration) status.Status {
 	s := status.Status{
 		Node: a.cfg.Node, Role: a.cfg.Role, Cluster: a.cfg.Cluster, Mode: a.cfg.Mode.String(), Version: a.cfg.Version,
-		At: a.deps.Wall().UTC(), Observe: a.cfg.Observe, Protocol: a.protocol(),
+		At: a.deps.Wall().UTC(), Observe: a.cfg.Observe, Protocol: a.protocol(), Process: a.process(),
 		Leases: a.leaseStatus(now), Nodes: a.nodeStatus(now), Views: a.viewStatus(now), Held: a.heldStatus(now),
 		Recent: a.history.last(10), Groups: []status.Site{},
 	}

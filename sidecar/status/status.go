@@ -37,6 +37,8 @@ type Status struct {
 	Observe  bool     `json:"observe"`
 	// Protocol says which version of the messages between nodes is spoken.
 	Protocol Protocol `json:"protocol"`
+	// Process is the process that tells this.
+	Process Process `json:"process"`
 	// QuarantineMS is how long this voter still keeps silent after its start.
 	QuarantineMS int64 `json:"quarantine_ms"`
 
@@ -63,6 +65,18 @@ type Protocol struct {
 
 // LeaseUnknown is the source of what a node cannot tell.
 const LeaseUnknown = "unknown"
+
+// Process is a sidecar's process, in which a new program may have taken the place
+// of the one before (`tandem restart`).
+type Process struct {
+	Boot     string    `json:"boot"`     // of the leases: it stays when a program is replaced in place
+	Started  time.Time `json:"started"`  // of this program
+	Restarts int       `json:"restarts"` // how often the program was replaced in place
+	// Outcome of the last attempt: in-place, too-late, afresh, not-replaced. Absent:
+	// there was none.
+	Outcome string `json:"outcome,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+}
 
 // Lease says who has the right to act on a resource, and for how long still.
 type Lease struct {
