@@ -17,7 +17,6 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/term"
 
-	"tandem/lib/vip"
 	"tandem/sidecar/agent"
 	"tandem/sidecar/config"
 	"tandem/sidecar/status"
@@ -64,6 +63,7 @@ control socket (TANDEM_SOCKET).`,
 	root.AddCommand(
 		p.runCommand(), p.statusCommand(), p.whyCommand(), p.historyCommand(), p.planCommand(), p.keysCommand(),
 		p.takeoverCommand(), p.renounceCommand(), p.moveCommand(), p.pauseCommand(), p.resumeCommand(), p.maintenanceCommand(), p.ackCommand(),
+		p.restartCommand(), p.canSucceedCommand(),
 		p.checkCommand(), p.healthCommand(), p.importCommand(), p.configCommand(), p.versionCommand(),
 	)
 	for _, c := range root.Commands() {
@@ -80,7 +80,8 @@ func (p *program) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "run", GroupID: "set", Args: cobra.NoArgs,
 		Short: "Run the sidecar until it is stopped",
-		Long: `Run the sidecar. It stops on SIGINT and SIGTERM, after handing over what it holds.
+		Long: `Run the sidecar. It stops on SIGINT and SIGTERM, after handing over what it holds. On
+SIGUSR2 it does what "tandem restart" asks for. SIGHUP has it read the keys again.
 
 It computes on one processor, which is plenty and spares HAProxy the others; the
 environment variable GOMAXPROCS allows more. It executes itself once at the start,
@@ -97,14 +98,15 @@ so that the kernel may fire its timers 1 ms late and it is woken less often.`,
 				}
 			}
 			defer func() { _ = log.Sync() }() // a terminal cannot be synced, and says so
-			if err := vip.RaiseCapabilities(); err != nil {
+			if err := raise(); err != nil {
 				log.Warn("capabilities", zap.Error(err))
 			}
 			logStart(log, cfg, build())
+			from := p.origin(cfg, log)
 			if p.getenv("GOMAXPROCS") == "" {
 				runtime.GOMAXPROCS(1)
 			}
-			if err := runSidecar(cmd.Context(), cfg, log, build()); err != nil && !errors.Is(err, context.Canceled) {
+			if err := runSidecar(cmd.Context(), cfg, log, build(), from); err != nil && !errors.Is(err, context.Canceled) {
 				return err
 			}
 			log.Info("stopped")

@@ -43,6 +43,7 @@ type keyring struct {
 	network keyHolder
 	node    keyTeller
 	log     *zap.Logger
+	hup     chan os.Signal
 
 	held    map[string][]byte // the keys in force, by name
 	remarks map[string]string
@@ -62,26 +63,28 @@ type keyTeller interface {
 
 func newKeyring(cfg config.Config, network keyHolder, node keyTeller, log *zap.Logger) *keyring {
 	k := &keyring{
-		file: cfg.KeyFile, network: network, node: node, log: log.Named("keys"),
+		file: cfg.KeyFile, network: network, node: node, log: log.Named("keys"), hup: make(chan os.Signal, 1),
 		held: map[string][]byte{}, remarks: map[string]string{},
 	}
 	k.hold(cfg.Keys)
 	return k
 }
 
+// listen has SIGHUP come here.
+func (k *keyring) listen() { signal.Notify(k.hup, syscall.SIGHUP) }
+
 // Run looks at the file until ctx ends. It owns SIGHUP, which would end the
 // process otherwise.
 func (k *keyring) Run(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	k.listen()
+	defer signal.Stop(k.hup)
 	tick := time.NewTicker(keysEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hup:
+		case <-k.hup:
 			k.log.Info("told to read the keys again", zap.String("file", k.file))
 			if k.file == "" {
 				k.log.Warn("the keys were given in the environment: use TANDEM_KEY_FILE to change them without a restart")

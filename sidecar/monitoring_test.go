@@ -65,7 +65,7 @@ func registered(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	r, log := &recorder{labels: map[string][]string{}}, zap.NewNop()
-	network, err := newNetwork(cfg, newIncarnation(), log, r)
+	network, err := newNetwork(cfg, newIncarnation(), 0, log, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func registered(t *testing.T) map[string][]string {
 	}
 	newHooks(cfg, log, r)
 	deps := agent.Deps{Now: bootTime, Log: log, Registerer: r, Network: network, Addresses: addresses, LB: newLoadBalancer(cfg, log, r)}
-	node, err := newAgent(cfg, Build{}, newIncarnation(), deps, nil)
+	node, err := newAgent(cfg, Build{}, newOrigin(), deps, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,14 +60,14 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-func newNetwork(cfg config.Config, i lease.Incarnation, log *zap.Logger, r prometheus.Registerer) (*gossip.Gossip, error) {
+func newNetwork(cfg config.Config, i lease.Incarnation, broadcasts uint64, log *zap.Logger, r prometheus.Registerer) (*gossip.Gossip, error) {
 	peers := make([]gossip.Peer, len(cfg.Peers))
 	for n, p := range cfg.Peers {
 		peers[n] = gossip.Peer{Name: p.Name, Addr: p.Addr}
 	}
 	g, err := gossip.New(gossip.Config{
 		Node: cfg.Node, Boot: hex.EncodeToString(i[:4]), Cluster: cfg.Cluster, Bind: cfg.Bind.String(),
-		Keys: cfg.Keys, Insecure: cfg.Insecure, Peers: peers, Meta: []byte(cfg.Role), Log: log.Named("gossip"), Registerer: r,
+		Keys: cfg.Keys, Insecure: cfg.Insecure, Peers: peers, Meta: []byte(cfg.Role), Broadcasts: broadcasts, Log: log.Named("gossip"), Registerer: r,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set up gossip: %w", err)
@@ -95,7 +95,23 @@ func newHold(cfg config.Config, log *zap.Logger, r prometheus.Registerer) (*hold
 	return hold.New(hold.Config{Addr: cfg.Hold, Log: log.Named("hold"), Registerer: r})
 }
 
-func newAgent(cfg config.Config, build Build, i lease.Incarnation, deps agent.Deps, probe *prober) (*agent.Agent, error) {
+// newAgent makes an agent that begins anew, or in the place of another.
+func newAgent(cfg config.Config, build Build, from origin, deps agent.Deps, probe *prober) (*agent.Agent, error) {
+	c := agentConfig(cfg, build, from.incarnation, probe)
+	c.Succession, c.Afresh = from.succession, from.afresh
+	if c.Sites != nil {
+		if err := c.Sites.Validate(); err != nil {
+			return nil, fmt.Errorf("set up sites: %w", err)
+		}
+	}
+	a, err := agent.New(c, deps)
+	if h, ok := deps.Hooks.(*hooks); ok && err == nil {
+		h.sure = a.Sure // before anything runs
+	}
+	return a, err
+}
+
+func agentConfig(cfg config.Config, build Build, i lease.Incarnation, probe *prober) agent.Config {
 	c := agent.Config{
 		Node: cfg.Node, Incarnation: i, Cluster: cfg.Cluster, Role: string(cfg.Role), Site: cfg.Site,
 		Version: build.Version, Protocol: readsProtocol(), Settings: cfg.Shared(), Voters: cfg.Peers.Names(), Peers: peerAddresses(cfg),
@@ -122,19 +138,12 @@ func newAgent(cfg config.Config, build Build, i lease.Incarnation, deps agent.De
 	}
 	if len(cfg.Sites) > 0 {
 		s := siteConfig(cfg)
-		if err := s.Validate(); err != nil {
-			return nil, fmt.Errorf("set up sites: %w", err)
-		}
 		c.Sites = &s
 	}
 	if probe != nil {
 		c.Probe = probe.OK
 	}
-	a, err := agent.New(c, deps)
-	if h, ok := deps.Hooks.(*hooks); ok && err == nil {
-		h.sure = a.Sure // before anything runs
-	}
-	return a, err
+	return c
 }
 
 // hookBudget is how long the longest list of commands may take, each as often as
@@ -206,7 +215,7 @@ func peerAddresses(cfg config.Config) map[string]netip.Addr {
 	return out
 }
 
-func newServer(cfg config.Config, node *agent.Agent, log *zap.Logger, r *prometheus.Registry) *api.Server {
+func newServer(cfg config.Config, node operated, log *zap.Logger, r *prometheus.Registry) *api.Server {
 	addr := ""
 	if !cfg.API.Off {
 		addr = cfg.API.Addr.String()

@@ -61,7 +61,7 @@ func running(t *testing.T, log *output, envs map[string][]string) map[string]con
 		wg.Go(func() {
 			logger := newLogger("debug", cfg.LogFormat, log).With(zapNode(cfg))
 			logStart(logger, cfg, build())
-			if err := runSidecar(ctx, cfg, logger, build()); err != nil && ctx.Err() == nil {
+			if err := runSidecar(ctx, cfg, logger, build(), newOrigin()); err != nil && ctx.Err() == nil {
 				logger.Error("ended", zap.Error(err))
 			}
 		})

@@ -24,8 +24,8 @@ import (
 //
 // It returns when ctx has ended and everything that this node held is handed
 // over: the agent ends first, and only then what it needs for that.
-func runSidecar(ctx context.Context, cfg config.Config, log *zap.Logger, build Build) error {
-	p, err := newParts(ctx, cfg, log, build)
+func runSidecar(ctx context.Context, cfg config.Config, log *zap.Logger, build Build, from origin) error {
+	p, err := newParts(ctx, cfg, log, build, from)
 	if err != nil {
 		return err
 	}
@@ -59,12 +59,11 @@ type parts struct {
 	running []runner // everything but the agent
 }
 
-func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Build) (*parts, error) {
+func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Build, from origin) (*parts, error) {
 	p := &parts{}
 	registry := newRegistry()
-	incarnation := newIncarnation()
 	deps := agent.Deps{Now: bootTime, Log: log.Named("agent"), Registerer: registry}
-	network, err := newNetwork(cfg, incarnation, log, registry)
+	network, err := newNetwork(cfg, from.incarnation, from.broadcasts, log, registry)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +103,7 @@ func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Bui
 	if probe != nil {
 		p.running = append(p.running, probe)
 	}
-	if p.agent, err = newAgent(cfg, build, incarnation, deps, probe); err != nil {
+	if p.agent, err = newAgent(cfg, build, from, deps, probe); err != nil {
 		return nil, err
 	}
 	if cfg.Webhook != "" {
@@ -114,17 +113,19 @@ func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Bui
 		}
 		p.running = append(p.running, w.post, w)
 	}
-	p.running = append(p.running, newKeyring(cfg, network, p.agent, log), newNotifier(ctx.Done(), p.agent, log))
-	server := newServer(cfg, p.agent, log, registry)
-	p.running = append(p.running, server)
+	keys := newKeyring(cfg, network, p.agent, log)
+	restarts := newRestarter(cfg, p.agent, network, build, from.count(), log)
+	restarts.rearm = keys.listen
+	server := newServer(cfg, operated{p.agent, restarts.restart}, log, registry)
+	p.running = append(p.running, keys, newNotifier(ctx.Done(), p.agent, log), restarts, server)
 	// Whoever has the control socket is this node: only then is what a
 	// predecessor left behind removed, lest a second process take the addresses
-	// of one that lives.
+	// of one that lives. What this process held under its former program stays.
 	if err := server.Listen(ctx); err != nil {
 		return nil, err
 	}
 	if addresses != nil {
-		if err := addresses.Clean(); err != nil {
+		if err := addresses.Clean(p.agent.Keep()...); err != nil {
 			log.Warn("what a predecessor left behind was not removed", zap.Error(err))
 		}
 	}

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -254,10 +255,11 @@ func (j *journal) text() string {
 // node is one sidecar of the test cluster.
 type node struct {
 	*agent.Agent
-	kernel *kernel
-	proxy  *proxy
-	cancel context.CancelFunc
-	done   chan error
+	kernel  *kernel
+	proxy   *proxy
+	network *gossip.Gossip
+	cancel  context.CancelFunc
+	done    chan error
 }
 
 // cluster is lb1, lb2 and a witness in one bubble of virtual time.
@@ -277,6 +279,7 @@ type cluster struct {
 	alone bool // pair mode: two holders are possible
 	deps  func(name string, d *agent.Deps)
 	wires map[string]*gossiptest.Transport
+	heirs map[string]*heir // who takes another program's place at the next boot
 }
 
 var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946", "witness2": "10.0.0.15:7946", "witness3": "10.0.0.16:7946", "lb4": "10.0.0.17:7946", "app-b": "10.0.0.18:7946"}
@@ -292,7 +295,7 @@ func newClusterWith(t *testing.T, names []string, edit func(string, *agent.Confi
 		deps:  deps,
 		names: names,
 		t:     t, net: gossiptest.NewNetwork(1), start: time.Now(), nodes: map[string]*node{},
-		log: &journal{start: time.Now()}, edit: edit, wires: map[string]*gossiptest.Transport{},
+		log: &journal{start: time.Now()}, edit: edit, wires: map[string]*gossiptest.Transport{}, heirs: map[string]*heir{},
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	c.stop = cancel
@@ -316,7 +319,7 @@ func newClusterWith(t *testing.T, names []string, edit func(string, *agent.Confi
 	t.Cleanup(func() {
 		cancel()
 		for _, n := range c.nodes {
-			if err := <-n.done; err != nil {
+			if err := <-n.done; err != nil && !errors.Is(err, agent.ErrReplaced) {
 				t.Errorf("run: %v", err)
 			}
 		}
@@ -330,6 +333,11 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	c.t.Helper()
 	c.boots++
 	inc := lease.Incarnation{c.boots, 1, 2, 3, 9: c.boots}
+	from := c.heirs[name]
+	delete(c.heirs, name)
+	if from != nil {
+		inc = from.State.Lease.Incarnation
+	}
 	log := zap.NewNop()
 	if testing.Verbose() {
 		log = zaptest.NewLogger(c.t).Named(name)
@@ -346,7 +354,7 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	c.wires[name] = c.net.Transport(addresses[name])
 	g, err := gossip.New(gossip.Config{
 		Node: name, Boot: fmt.Sprintf("%x", inc[:4]), Cluster: "test", Bind: addresses[name], Insecure: true,
-		Peers: peers, Log: zap.NewNop(), Transport: c.wires[name],
+		Peers: peers, Log: zap.NewNop(), Transport: c.wires[name], Broadcasts: from.broadcasts(),
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -364,8 +372,15 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	} else {
 		n.kernel = &kernel{start: c.start, node: name, role: map[string]vip.Role{}, sought: map[string]time.Duration{}, log: c.log, carrier: true, fence: vip.FenceGate, events: make(chan vip.Event)}
 		n.proxy = newProxy(name, c.log)
+		if from != nil { // the machine is the same
+			n.kernel, n.proxy = c.nodes[name].kernel, c.nodes[name].proxy
+		}
 		deps.Addresses, deps.LB = n.kernel, n.proxy
 	}
+	if from != nil {
+		cfg.Succession = &from.Succession
+	}
+	n.network = g
 	if c.edit != nil {
 		c.edit(name, &cfg)
 	}
@@ -375,6 +390,7 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	if n.Agent, err = agent.New(cfg, deps); err != nil {
 		c.t.Fatal(err)
 	}
+	n.Keep()
 	nodeCtx, cancel := context.WithCancel(ctx)
 	n.cancel = cancel
 	netCtx, stopNet := context.WithCancel(context.WithoutCancel(ctx))

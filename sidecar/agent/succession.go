@@ -1,10 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -30,9 +30,9 @@ const (
 
 // How the program of a node was replaced, as a transition tells it.
 const (
-	ReasonInPlace = "in-place"    // the lease went on, and nothing moved
-	ReasonTooLate = "too-late"    // the lease ended meanwhile
-	ReasonAfresh  = "afresh"      // the state could not be used
+	ReasonInPlace = "in-place"     // the lease went on, and nothing moved
+	ReasonTooLate = "too-late"     // the lease ended meanwhile
+	ReasonAfresh  = "afresh"       // the state could not be used
 	ReasonNotDone = "not-replaced" // the former program goes on
 )
 
@@ -61,17 +61,19 @@ func (a *Agent) Replace(ctx context.Context, pass func(State) error) error {
 	}()
 	look := time.NewTicker(successionLook)
 	defer look.Stop()
+	var busy error
 	for {
 		var err error
 		if asked := a.ask(ctx, func() { err = a.replace(pass) }); asked != nil {
-			return errors.Join(asked, err)
+			return cmp.Or(busy, asked)
 		}
 		if !errors.Is(err, errBusy) {
 			return err
 		}
+		busy = err
 		select {
 		case <-ctx.Done():
-			return err
+			return busy
 		case <-look.C:
 		}
 	}
@@ -91,10 +93,11 @@ func (a *Agent) replace(pass func(State) error) error {
 }
 
 // Replaceable says what keeps this node's program from being replaced now, and
-// hands out a state to try another program with. The state is of no other use.
+// hands out a state to try another program with, which is of no other use. The
+// outcome of an earlier attempt is forgotten.
 func (a *Agent) Replaceable(ctx context.Context) (s State, why string, err error) {
 	err = a.ask(ctx, func() {
-		if a.stopping {
+		if a.outcome = (status.Process{}); a.stopping {
 			why = "it is stopping"
 		}
 		s = a.state()
@@ -155,9 +158,9 @@ func (a *Agent) succeed(now time.Duration) error {
 		return nil
 	}
 	a.succession = s
-	for _, name := range slices.Sorted(maps.Keys(a.groups)) {
-		if g := a.groups[name]; s.State.Groups[name].Holding && now >= s.State.Groups[name].Deadline {
-			a.late = append(a.late, g.resource)
+	for _, r := range s.State.Lease.Resources {
+		if r.Holding && now >= r.Deadline {
+			a.late = append(a.late, r.Name)
 		}
 	}
 	return a.restore(s.State)
@@ -179,8 +182,8 @@ func (a *Agent) Keep() []string {
 }
 
 // settled says whether this agent may judge: after taking another's place only
-// when HAProxy has answered, and does as decided. Until then everything stays as
-// it was; leases are renewed all the same.
+// when it can be heard, and HAProxy has answered and does as decided. Until then
+// everything stays as it was; leases are renewed all the same.
 func (a *Agent) settled(now time.Duration) bool {
 	s := a.succession
 	if s == nil {
@@ -190,12 +193,9 @@ func (a *Agent) settled(now time.Duration) bool {
 		a.settleBy = now + settleWithin
 	}
 	a.applySite(now)
-	if a.deps.LB != nil && now < a.settleBy {
-		o := a.deps.LB.Observed()
-		if unasked(o) || a.cfg.Sites != nil && o.Alive && a.appliedEpoch(o) < a.decided.Value.Epoch {
-			a.wakeAt(a.settleBy)
-			return false
-		}
+	if now < a.settleBy && (len(a.deps.Network.Members()) == 0 || !a.knowsHAProxy()) {
+		a.wakeAt(a.settleBy)
+		return false
 	}
 	a.succession = nil
 	a.self = a.makeReport(now)
@@ -204,7 +204,20 @@ func (a *Agent) settled(now time.Duration) bool {
 		a.feedSite(now, site.Adopt{Decision: a.decision, Epoch: a.decided.Value.Epoch, Blank: a.decided.Value.Epoch == 0})
 	}
 	a.noteSuccession(s)
+	for _, n := range a.reachable() {
+		a.announceTo(n) // what happened before this node could be heard
+	}
 	return true
+}
+
+// knowsHAProxy says whether HAProxy, if there is one, has been asked, and does as
+// decided if it answers.
+func (a *Agent) knowsHAProxy() bool {
+	if a.deps.LB == nil {
+		return true
+	}
+	o := a.deps.LB.Observed()
+	return !unasked(o) && (a.cfg.Sites == nil || !o.Alive || a.appliedEpoch(o) >= a.decided.Value.Epoch)
 }
 
 // unasked says whether HAProxy, or one of several, was not asked yet.

@@ -39,6 +39,7 @@ var commands = map[string][]string{
 	"resume":      {},
 	"maintenance": {"node", "on"},
 	"ack":         {"group"},
+	"restart":     {},
 }
 
 // command carries out one kind of command and writes the audit line: who, from

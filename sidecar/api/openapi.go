@@ -38,6 +38,7 @@ var descriptions = map[string]struct {
 	"POST /v1/resume":      {summary: "Automatic decisions again.", answer: status.Result{}},
 	"POST /v1/maintenance": {summary: "A node that must not hold anything, or may again.", answer: status.Result{}},
 	"POST /v1/ack":         {summary: "Automatic switches again, after too many in a short time had stopped them.", answer: status.Result{}},
+	"POST /v1/restart":     {summary: "Replace the program of the node that is asked by the one in its file, in place. The answer comes before; status.process tells the outcome.", answer: status.Result{}},
 }
 
 // fields says what the fields of a command mean.

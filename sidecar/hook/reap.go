@@ -44,6 +44,14 @@ func waitOwn(cmd *exec.Cmd) error {
 	return err
 }
 
+// RunOwn runs a command to its end, without a reaper taking it away.
+func RunOwn(cmd *exec.Cmd) error {
+	if err := startOwn(cmd); err != nil {
+		return err
+	}
+	return waitOwn(cmd)
+}
+
 // A Reaper collects orphans: what a hook left behind, or what somebody started
 // in the container, becomes a child of process 1, which in a container is the
 // sidecar, and stays a zombie until it is waited for.
