@@ -46,9 +46,8 @@ type inheritance struct {
 
 	// What must be the same for the two, so that a broken environment is found
 	// while the former one still runs.
-	Node     string
-	Role     string
-	Settings map[string]string // digests
+	Identity string            // see identity
+	Settings map[string]string // digests of what must be the same on all nodes
 	Keys     []string          // names of those in force
 	Missing  []string          // capabilities that the former one lacks
 }
@@ -117,14 +116,19 @@ func (in inheritance) fits(cfg config.Config, keys []string) error {
 	}
 	slices.Sort(differ)
 	switch {
-	case in.Node != cfg.Node || in.Role != string(cfg.Role):
-		return fmt.Errorf("it is of %s (%s), this is %s (%s)", in.Node, in.Role, cfg.Node, cfg.Role)
+	case in.Identity != identity(cfg):
+		return fmt.Errorf("it is of %s, this is %s", in.Identity, identity(cfg))
 	case len(differ) > 0:
 		return fmt.Errorf("%s means something else to it: a restart in place changes no setting; stop and start the sidecar for that", strings.Join(differ, ", "))
 	case !slices.Equal(slices.Sorted(slices.Values(in.Keys)), slices.Sorted(slices.Values(keys))):
 		return errors.New("the keys are being rotated, and are not all in the file: wait for `tandem keys --wait`")
 	}
 	return nil
+}
+
+// identity says whose state it is, and how it is reached.
+func identity(cfg config.Config) string {
+	return fmt.Sprintf("%s (%s) in cluster %s at %s", cfg.Node, cfg.Role, cfg.Cluster, cfg.Bind)
 }
 
 // lacks names the capabilities that this program lacks and the former one has.

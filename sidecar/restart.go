@@ -163,8 +163,8 @@ func (r *restarter) inheritance(state agent.State, actor string) inheritance {
 	boot, _ := bootID() // without one the next program begins afresh
 	return inheritance{
 		PID: os.Getpid(), BootID: boot, Broadcasts: r.network.Broadcasts(),
-		Agent: agent.Succession{State: state, Taken: bootTime(), Version: r.build.Version, Actor: actor, Count: r.count + 1},
-		Node:  r.cfg.Node, Role: string(r.cfg.Role), Settings: r.cfg.Shared(), Keys: r.network.Keys(), Missing: missingNames(),
+		Agent:    agent.Succession{State: state, Taken: bootTime(), Version: r.build.Version, Actor: actor, Count: r.count + 1},
+		Identity: identity(r.cfg), Settings: r.cfg.Shared(), Keys: r.network.Keys(), Missing: missingNames(),
 	}
 }
 

@@ -216,10 +216,12 @@ type Agent struct {
 	succeeding bool          // another program is to take this one's place: leases are longer
 	replaced   bool          // it has
 	succession *Succession   // this one has taken another's place, and has not settled yet
-	late       []string      // leases that had ended by then
+	late       []string      // leases that ended before it had
 	resumedAt  time.Duration // when the loop began
 	settleBy   time.Duration
-	outcome    status.Process // how the program was last replaced
+
+	firstRenewal time.Duration  // since then
+	outcome      status.Process // how the program was last replaced
 }
 
 // New checks the configuration and prepares the machines; it starts nothing.
@@ -278,7 +280,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 			a.peers[v] = &peer{name: v, voter: true}
 		}
 	}
-	if err := a.succeed(now); err != nil {
+	if err := a.succeed(); err != nil {
 		return nil, err
 	}
 	a.metrics = newMetrics(a)

@@ -150,6 +150,9 @@ func (a *Agent) groupOf(resource string) *group {
 // being a holder.
 func (a *Agent) letGo(l lease.LetGo) {
 	a.dirty, a.releasedAt = true, a.deps.Now()
+	if a.succession != nil {
+		a.late = append(a.late, l.Resource)
+	}
 	a.metrics.renewals.ended(l.Resource)
 	if l.Resource == ResourceSite {
 		a.decider = nil
@@ -212,6 +215,9 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 // renewed extends the fence to the new deadline.
 func (a *Agent) renewed(now time.Duration, r lease.Renewed) {
 	a.metrics.renewals.answered(r.Resource, now)
+	if a.succession != nil && a.firstRenewal == 0 {
+		a.firstRenewal, a.dirty = now, true
+	}
 	if r.Resource == ResourceSite {
 		a.telling.note(now, r.Deadline-now, lease.Remember(a.cfg.MaxLease))
 	}

@@ -152,17 +152,12 @@ func CheckSuccession(cfg Config, s State, now time.Duration) error {
 }
 
 // succeed puts this agent in the place of the former one.
-func (a *Agent) succeed(now time.Duration) error {
+func (a *Agent) succeed() error {
 	s := a.cfg.Succession
 	if s == nil {
 		return nil
 	}
 	a.succession = s
-	for _, r := range s.State.Lease.Resources {
-		if r.Holding && now >= r.Deadline {
-			a.late = append(a.late, r.Name)
-		}
-	}
 	return a.restore(s.State)
 }
 
@@ -182,8 +177,8 @@ func (a *Agent) Keep() []string {
 }
 
 // settled says whether this agent may judge: after taking another's place only
-// when it can be heard, and HAProxy has answered and does as decided. Until then
-// everything stays as it was; leases are renewed all the same.
+// when it can be heard, its leases are renewed, and HAProxy has answered and does
+// as decided. Until then everything stays as it was, but for leases that end.
 func (a *Agent) settled(now time.Duration) bool {
 	s := a.succession
 	if s == nil {
@@ -193,7 +188,7 @@ func (a *Agent) settled(now time.Duration) bool {
 		a.settleBy = now + settleWithin
 	}
 	a.applySite(now)
-	if now < a.settleBy && (len(a.deps.Network.Members()) == 0 || !a.knowsHAProxy()) {
+	if now < a.settleBy && (len(a.deps.Network.Members()) == 0 || a.holdsAnything() && a.firstRenewal == 0 || !a.knowsHAProxy()) {
 		a.wakeAt(a.settleBy)
 		return false
 	}
@@ -209,6 +204,8 @@ func (a *Agent) settled(now time.Duration) bool {
 	}
 	return true
 }
+
+func (a *Agent) holdsAnything() bool { return a.decider != nil || a.holdsAny() }
 
 // knowsHAProxy says whether HAProxy, if there is one, has been asked, and does as
 // decided if it answers.
@@ -230,11 +227,15 @@ func (a *Agent) noteSuccession(s *Succession) {
 	took := (a.resumedAt - s.Taken).Round(time.Millisecond)
 	t := status.Transition{
 		Resource: "node", Event: "restart", From: s.Version, To: a.cfg.Version, Reason: ReasonInPlace, Actor: s.Actor,
-		Detail: fmt.Sprintf("went on in place after %v; nothing was let go", took),
+		Detail: fmt.Sprintf("went on in place after %v; it held nothing", took),
 	}
-	if len(a.late) > 0 {
+	switch {
+	case len(a.late) > 0:
 		t.Reason = ReasonTooLate
 		t.Detail = fmt.Sprintf("the new program needed %v to start, longer than the lease: %s was let go, and moves", took, strings.Join(a.late, ", "))
+	case a.firstRenewal > 0:
+		t.Detail = fmt.Sprintf("went on in place after %v, and renewed after %v what it holds; nothing was let go",
+			took, (a.firstRenewal - s.Taken).Round(time.Millisecond))
 	}
 	a.outcome = status.Process{Outcome: t.Reason, Detail: t.Detail}
 	a.note(t)
