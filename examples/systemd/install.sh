@@ -6,7 +6,8 @@
 #
 # It may be run again: the binary and the unit are replaced, settings and key
 # are left as they are. It starts and restarts nothing: `systemctl restart
-# tandem` when you are ready. DESTDIR prepares a directory in place of this
+# tandem` when you are ready, or for an upgrade `tandem restart`, which keeps the
+# address where it is. DESTDIR prepares a directory in place of this
 # machine; no user is made and systemd is not told then.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -76,7 +77,7 @@ add() {
 		echo "put the key of the cluster into $conf/key (openssl rand -base64 32, the same on all nodes), mode 640, group tandem"
 	fi
 	reload
-	echo "installed; systemctl enable tandem, then systemctl restart tandem"
+	echo "installed; the first time: systemctl enable --now tandem; for an upgrade: tandem restart, which keeps the address; after a change of settings: systemctl restart tandem"
 }
 
 remove() {

@@ -173,6 +173,51 @@ func TestRestartIsANewBootAtOnce(t *testing.T) {
 	}
 }
 
+// TestAProgramIsReplacedUnderItsName: after a moment in which nobody noticed, and
+// after one so long that it was thought dead. Its broadcasts are taken all the
+// same, each once.
+func TestAProgramIsReplacedUnderItsName(t *testing.T) {
+	for _, away := range []time.Duration{100 * time.Millisecond, 30 * time.Second} {
+		t.Run(away.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := gossiptest.NewNetwork(1)
+				nodes := cluster(t, network, 3)
+				for range 5 {
+					if err := nodes[2].Broadcast("key", []byte("former")); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+				}
+				drain(nodes[0])
+				gone := 0
+				boot, count := nodes[2].cfg.Boot, nodes[2].Broadcasts()
+				nodes[2].transport.Kill()
+				for end := time.Now().Add(away); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+					if !sees("n1", "n2", "n3")(nodes[0]) {
+						gone++
+					}
+				}
+				former := nodes[2]
+				nodes[2] = start(t, network, "n3", testAddr(3), testPeers(3), func(c *Config) { c.Boot, c.Broadcasts = boot, count })
+				took := within(t, 3*time.Second, "all see all", all(nodes, sees("n1", "n2", "n3")))
+				t.Logf("seen after %v; missed at %d looks before", took, gone)
+				if away < time.Second && gone > 0 {
+					t.Errorf("missed at %d looks", gone)
+				}
+				if err := nodes[2].Broadcast("key", []byte("successor")); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				if n := drain(nodes[0]); n != 1 {
+					t.Errorf("%d broadcasts came, want the successor's, once", n)
+				}
+				former.stop()
+				stopAll(nodes...)
+			})
+		})
+	}
+}
+
 func TestLeaveIsKnownAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := gossiptest.NewNetwork(1)

@@ -24,7 +24,9 @@
 //  7. calls Step(Tick) at Output.Wake at the latest.
 //
 // The slices in an Output are valid until the next Step. The incarnation is 128
-// random bits, new for each process. Messages may be lost, repeated, delayed,
+// random bits, new for each process that begins anew. One whose program is replaced
+// in place goes on under the same: Snapshot is all that a machine knows, and Restore
+// makes the machine of it that takes its place. Messages may be lost, repeated, delayed,
 // reordered and replayed; they must not be forged (encryption is the
 // transport's matter), nor arrive from a node with the same name.
 //
@@ -85,7 +87,9 @@
 // one way and both, and runs clocks at ±1 %; it judges by true time. Part of what it
 // does is planned (gambit_test.go): short courses of events that single deeds seldom
 // hit upon. Thirteen broken copies of the rules are found by it in every run
-// (TestMutantsFail), most within a few thousand steps. Known bad histories are
+// (TestMutantsFail), most within a few thousand steps. Programs are replaced in
+// place as well (TestNoTwoHoldersWhereProgramsAreReplaced), and those that were not
+// told everything are found (TestForgetfulSnapshotsFail). Known bad histories are
 // played one by one, with the mutants of the rules that they are about
 // (history_test.go, life_test.go, replay_test.go); so are pairs and changes of voters.
 //

@@ -30,6 +30,12 @@ var words = map[string]string{
 	"command":          "an operator asked for it.",
 	"last-resort":      "no load balancer is eligible, and the last holder serves on rather than nobody.",
 
+	// A program that is replaced.
+	"in-place":     "a new program took the place of the former one, and nothing moved.",
+	"too-late":     "the new program needed longer to start than the lease lasts.",
+	"afresh":       "the new program could not use what the former one left, and began anew.",
+	"not-replaced": "the former program goes on.",
+
 	// The site decision.
 	"active-unusable":    "no live load balancer saw the active site usable.",
 	"commanded":          "an operator asked for the site.",
