@@ -253,7 +253,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		cfg: cfg, deps: deps, log: deps.Log, lease: m, started: now, startedAt: time.Now(), leaseWake: now, dirty: true,
+		cfg: cfg, deps: deps, log: deps.Log, lease: m, started: now, startedAt: deps.Wall(), leaseWake: now, dirty: true,
 		boot:   bootName(cfg.Incarnation),
 		groups: map[string]*group{}, peers: map[string]*peer{},
 		orders: map[string]hookWait{}, hooksRun: map[string]*HookResult{}, hookFrom: map[string]string{},

@@ -32,6 +32,7 @@ type State struct {
 	Decides       bool
 	SiteHeardAt   time.Duration
 	AnnouncedAt   time.Duration
+	Dates         datesState
 	Maintenance   bool
 
 	HooksRun   []HookResult // those that ended
@@ -76,6 +77,19 @@ type commandState struct {
 	Result *status.Result
 }
 
+type datesState struct {
+	Known  bool
+	Heard  time.Duration
+	Groups map[string]momentState
+	Pause  momentState
+}
+
+type momentState struct {
+	What  string
+	Dated int64
+	At    time.Duration
+}
+
 type lbState struct {
 	Alive bool
 	PID   int
@@ -88,6 +102,10 @@ func (a *Agent) state() State {
 		Decided: a.decided, DecidedFrom: a.decidedFrom, DecidingSince: a.decidingSince, Decides: a.decider != nil,
 		SiteHeardAt: a.siteHeardAt, AnnouncedAt: a.announcedAt, Maintenance: a.maintenance,
 		HookFrom: maps.Clone(a.hookFrom), HooksTaken: slices.Clone(a.hooksTaken), Notices: a.notices, HAProxys: map[string]lbState{},
+	}
+	s.Dates = datesState{Known: a.dates.known, Heard: a.dates.heard, Groups: map[string]momentState{}, Pause: a.dates.pause.state()}
+	for name, m := range a.dates.groups {
+		s.Dates.Groups[name] = m.state()
 	}
 	for name, g := range a.groups {
 		s.Groups[name] = groupState{
@@ -119,6 +137,10 @@ func (a *Agent) state() State {
 	return s
 }
 
+func (m moment) state() momentState { return momentState{What: m.what, Dated: m.dated, At: m.at} }
+
+func (s momentState) moment() moment { return moment{what: s.What, dated: s.Dated, at: s.At} }
+
 // restore is the reverse of state; the lease machine has been restored already.
 func (a *Agent) restore(s State) error {
 	d, err := site.Decode(s.Decided.Value.Data)
@@ -127,6 +149,10 @@ func (a *Agent) restore(s State) error {
 	}
 	a.seq, a.decided, a.decision, a.decidedFrom = s.Seq, s.Decided, d, s.DecidedFrom
 	a.decidingSince, a.siteHeardAt, a.announcedAt, a.maintenance = s.DecidingSince, s.SiteHeardAt, s.AnnouncedAt, s.Maintenance
+	a.dates = dates{known: s.Dates.Known, heard: s.Dates.Heard, groups: map[string]moment{}, pause: s.Dates.Pause.moment()}
+	for name, m := range s.Dates.Groups {
+		a.dates.groups[name] = m.moment()
+	}
 	for name, x := range s.Groups {
 		g := a.groups[name]
 		if g == nil {

@@ -196,7 +196,9 @@ func (a *Agent) settled(now time.Duration) bool {
 	a.self = a.makeReport(now)
 	if a.decider != nil {
 		a.feedSite(now, a.world(now))
-		a.feedSite(now, site.Adopt{Decision: a.decision, Epoch: a.decided.Value.Epoch, Blank: a.decided.Value.Epoch == 0})
+		a.feedSite(now, site.Adopt{
+			Decision: a.decision, Epoch: a.decided.Value.Epoch, Blank: a.decided.Value.Epoch == 0, PauseLeft: a.dates.pauseLeft(now, a.decision),
+		})
 	}
 	a.noteSuccession(s)
 	for _, n := range a.reachable() {

@@ -311,7 +311,7 @@ func TestADeadHAProxyIsFoundByTheNextProgram(t *testing.T) {
 // group or a peer has to say which.
 func TestWhatAnAgentKnowsIsHandedOnOrFoundAnew(t *testing.T) {
 	handed := map[string]string{
-		"Agent": "lease groups seq peers decided decision decidedFrom maintenance siteHeardAt decidingSince announcedAt hooksRun hookFrom hooksEnded hooksTaken notices seen history lbSeen boot decider",
+		"Agent": "lease groups seq peers decided decision decidedFrom dates maintenance siteHeardAt decidingSince announcedAt hooksRun hookFrom hooksEnded hooksTaken notices seen history lbSeen boot decider",
 		"group": "name resource holding deadline since epoch lastHolder told preferredOKSince unfit notice free claimed force",
 		"peer":  "name voter boot seq report at arrived absent",
 	}
