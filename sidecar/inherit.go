@@ -23,16 +23,15 @@ import (
 )
 
 const (
-	// inheritFD names the descriptor by which a program is handed the state of the
+	// The environment variable that names the descriptor by which a program is handed the state of the
 	// one whose place it takes. It is no setting, so it is not called TANDEM_….
 	inheritFD = "_TANDEM_STATE_FD"
-	// inheritHead begins the first line of a state: its version and the hash of what
-	// follows.
+	// The first word of a state; its version and the hash of what follows come after.
 	inheritHead = "tandem-state"
-	// inheritLife is how old a state may be that is still of use: by then others
+	// How old a state may be that is still of use: by then others
 	// have long decided about all that this node held.
 	inheritLife = time.Minute
-	// inheritMost bounds what is read of it.
+	// How much is read of it at most.
 	inheritMost = 64 << 20
 )
 

@@ -27,13 +27,11 @@ import (
 )
 
 const (
-	// checkTimeout bounds the trial of a new program.
+	// How long the trial of a new program may take.
 	checkTimeout = 10 * time.Second
-	// answerTime is for the answer to who asked to get out: its connection ends with
-	// this program.
+	// For the answer to who asked to get out: its connection ends with this program.
 	answerTime = 50 * time.Millisecond
-	// restartPatience is how long a restart waits for what is under way on this
-	// node.
+	// How long a restart waits for what is under way on this node.
 	restartPatience = 30 * time.Second
 )
 
@@ -54,10 +52,10 @@ type restarter struct {
 	busy  atomic.Bool
 }
 
-func newRestarter(cfg config.Config, node *agent.Agent, network *gossip.Gossip, build Build, count int, log *zap.Logger) *restarter {
+func newRestarter(cfg config.Config, node *agent.Agent, network *gossip.Gossip, build Build, count int, rearm func(), log *zap.Logger) *restarter {
 	return &restarter{
 		cfg: cfg, node: node, network: network, build: build, program: ownProgram(os.Args[0]), count: count, log: log.Named("restart"),
-		usr2: make(chan os.Signal, 1), asked: make(chan string, 1), rearm: func() {},
+		usr2: make(chan os.Signal, 1), asked: make(chan string, 1), rearm: rearm,
 	}
 }
 

@@ -114,8 +114,7 @@ func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Bui
 		p.running = append(p.running, w.post, w)
 	}
 	keys := newKeyring(cfg, network, p.agent, log)
-	restarts := newRestarter(cfg, p.agent, network, build, from.count(), log)
-	restarts.rearm = keys.listen
+	restarts := newRestarter(cfg, p.agent, network, build, from.count(), keys.listen, log)
 	server := newServer(cfg, operated{p.agent, restarts.restart}, log, registry)
 	p.running = append(p.running, keys, newNotifier(ctx.Done(), p.agent, log), restarts, server)
 	// Whoever has the control socket is this node: only then is what a

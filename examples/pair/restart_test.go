@@ -45,7 +45,7 @@ const restartsInTest = 4
 // nothing happens; where it is late, the other node takes over, never two answer,
 // and the history says why.
 func TestRestartInPlace(t *testing.T) {
-	tandem(t) // skips where there is no lab
+	able(t)
 	one, two := build(t, "../..", "one", ""), build(t, "../..", "two", "")
 	file := filepath.Join(t.TempDir(), "tandem")
 	inPlace(t, one, file)

@@ -27,12 +27,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// tandem builds the binary under test.
-func tandem(t *testing.T) string {
+// able skips where there is no lab.
+func able(t *testing.T) {
 	t.Helper()
 	if why := os.Getenv("TDLAB_UNABLE"); why != "" {
 		t.Skip("no lab here: " + why)
 	}
+}
+
+// tandem builds the binary under test.
+func tandem(t *testing.T) string {
+	t.Helper()
+	able(t)
 	program := filepath.Join(t.TempDir(), "tandem")
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, "tandem/sidecar").CombinedOutput()
 	if err != nil {

@@ -210,10 +210,10 @@ func compare(t *testing.T, n *node, used map[string]bool) {
 // dump prints a value with all that it points to; empty slices and nil alike,
 // except where nil means something.
 func dump(v reflect.Value) string {
-	switch v.Kind() {
-	case reflect.Pointer:
+	switch kind := v.Kind(); {
+	case kind == reflect.Pointer:
 		return dump(v.Elem())
-	case reflect.Struct:
+	case kind == reflect.Struct:
 		var b strings.Builder
 		for i := range v.NumField() {
 			fmt.Fprintf(&b, "%s:%s ", v.Type().Field(i).Name, dump(v.Field(i)))
@@ -222,7 +222,7 @@ func dump(v reflect.Value) string {
 			}
 		}
 		return "{" + b.String() + "}"
-	case reflect.Slice, reflect.Array:
+	case kind == reflect.Slice || kind == reflect.Array:
 		var b strings.Builder
 		for i := range v.Len() {
 			b.WriteString(dump(v.Index(i)) + " ")
@@ -235,14 +235,10 @@ func dump(v reflect.Value) string {
 
 // paths lists the fields of a snapshot that have no fields of their own.
 func paths(typ reflect.Type, at string) []string {
-	switch typ.Kind() {
-	case reflect.Slice, reflect.Array:
-		if typ.Elem().Kind() != reflect.Struct {
-			return []string{at}
-		}
+	switch kind := typ.Kind(); {
+	case (kind == reflect.Slice || kind == reflect.Array) && typ.Elem().Kind() == reflect.Struct:
 		return paths(typ.Elem(), at)
-	case reflect.Struct:
-	default:
+	case kind != reflect.Struct:
 		return []string{at}
 	}
 	if typ == reflect.TypeFor[Ballot]() || typ == reflect.TypeFor[Owner]() || typ == reflect.TypeFor[Record]() || typ == reflect.TypeFor[Item]() || typ == reflect.TypeFor[Value]() {
@@ -327,12 +323,11 @@ func TestAReplacementDoesNotMakeTheLeaseLonger(t *testing.T) {
 
 // shape writes out what a machine consists of.
 func shape(typ reflect.Type, seen map[reflect.Type]bool) string {
-	switch typ.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Array:
-		return typ.Kind().String() + " of " + shape(typ.Elem(), seen)
-	case reflect.Struct:
-	default:
-		return typ.Kind().String()
+	switch kind := typ.Kind(); {
+	case kind == reflect.Pointer || kind == reflect.Slice || kind == reflect.Array:
+		return kind.String() + " of " + shape(typ.Elem(), seen)
+	case kind != reflect.Struct:
+		return kind.String()
 	}
 	if seen[typ] {
 		return typ.Name()

@@ -83,14 +83,14 @@ func TestAProgramIsReplacedAndNothingMoves(t *testing.T) {
 		t := c.t
 		c.until("the site is led by lb1", 5*time.Second, func() bool { return leads(c, "lb1") })
 		before, lines := c.nodes["lb2"].History(1000), len(strings.Split(c.log.text(), "\n"))
-		away, silent := 0, ""
+		away, silent, lb2 := 0, "", c.nodes["lb2"]
 		ctx, stop := context.WithCancel(t.Context())
 		c.wg.Go(func() {
 			for ctx.Err() == nil {
 				if !c.held("lb1")() {
 					away++
 				}
-				for _, n := range c.nodes["lb2"].Status().Nodes {
+				for _, n := range lb2.Status().Nodes {
 					if !n.Alive || n.Role != agent.RoleWitness && !n.Eligible {
 						silent = n.Name + " " + n.Reason + " " + n.Detail
 					}
