@@ -208,8 +208,9 @@ func (r Record) clone() Record {
 // the snapshot, whatever cfg says. Everything that was due meanwhile happens in
 // the next Step: a lease whose deadline has passed is let go there, as ever.
 //
-// That nothing was answered while the process was replaced says nothing of how
-// long answers take, so the lease does not get longer for it.
+// What it holds is renewed at once, if any time has passed. That nothing was
+// answered while the process was replaced says nothing of how long answers take,
+// so the lease does not get longer for it.
 func Restore(cfg Config, s Snapshot, now time.Duration) (*Machine, error) {
 	return restoreMachine(cfg, s, now, soundRules(cfg.Mode))
 }
@@ -243,8 +244,8 @@ func restoreMachine(cfg Config, s Snapshot, now time.Duration, rules *rules) (*M
 	for i := range s.Resources {
 		r := s.Resources[i].resource()
 		r.renewDue += away
-		if r.renewAt > s.Now {
-			r.renewAt = max(r.renewAt, now) // due meanwhile: it is due now
+		if r.holding && away > 0 {
+			r.renewAt = now // nobody knows how much of the lease it has cost
 		}
 		m.resources = append(m.resources, r)
 	}

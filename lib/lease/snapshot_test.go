@@ -210,27 +210,24 @@ func compare(t *testing.T, n *node, used map[string]bool) {
 // dump prints a value with all that it points to; empty slices and nil alike,
 // except where nil means something.
 func dump(v reflect.Value) string {
-	switch kind := v.Kind(); {
-	case kind == reflect.Pointer:
+	var b strings.Builder
+	if kind := v.Kind(); kind == reflect.Pointer {
 		return dump(v.Elem())
-	case kind == reflect.Struct:
-		var b strings.Builder
-		for i := range v.NumField() {
-			fmt.Fprintf(&b, "%s:%s ", v.Type().Field(i).Name, dump(v.Field(i)))
-			if v.Type().Field(i).Name == "pending" {
-				fmt.Fprintf(&b, "(nil %v) ", v.Field(i).IsNil())
-			}
-		}
-		return "{" + b.String() + "}"
-	case kind == reflect.Slice || kind == reflect.Array:
-		var b strings.Builder
+	} else if kind == reflect.Slice || kind == reflect.Array {
 		for i := range v.Len() {
 			b.WriteString(dump(v.Index(i)) + " ")
 		}
 		return "[" + b.String() + "]"
-	default:
+	} else if kind != reflect.Struct {
 		return fmt.Sprint(v)
 	}
+	for i := range v.NumField() {
+		fmt.Fprintf(&b, "%s:%s ", v.Type().Field(i).Name, dump(v.Field(i)))
+		if v.Type().Field(i).Name == "pending" {
+			fmt.Fprintf(&b, "(nil %v) ", v.Field(i).IsNil())
+		}
+	}
+	return "{" + b.String() + "}"
 }
 
 // paths lists the fields of a snapshot that have no fields of their own.

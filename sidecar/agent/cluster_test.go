@@ -280,6 +280,8 @@ type cluster struct {
 	deps  func(name string, d *agent.Deps)
 	wires map[string]*gossiptest.Transport
 	heirs map[string]*heir // who takes another program's place at the next boot
+	// between is called when a program has ended and the next has not started.
+	between func()
 }
 
 var addresses = map[string]string{"lb1": "10.0.0.11:7946", "lb2": "10.0.0.12:7946", "witness": "10.0.0.13:7946", "lb3": "10.0.0.14:7946", "witness2": "10.0.0.15:7946", "witness3": "10.0.0.16:7946", "lb4": "10.0.0.17:7946", "app-b": "10.0.0.18:7946"}

@@ -188,7 +188,7 @@ func (a *Agent) settled(now time.Duration) bool {
 		a.settleBy = now + settleWithin
 	}
 	a.applySite(now)
-	if now < a.settleBy && (len(a.deps.Network.Members()) == 0 || a.holdsAnything() && a.firstRenewal == 0 || !a.knowsHAProxy()) {
+	if now < a.settleBy && !a.stopping && (len(a.deps.Network.Members()) == 0 || a.holdsAnything() && a.firstRenewal == 0 || !a.knowsHAProxy()) {
 		a.wakeAt(a.settleBy)
 		return false
 	}

@@ -59,6 +59,9 @@ func (c *cluster) succeed(name string, needs time.Duration) {
 		}
 	})
 	c.heirs[name] = h
+	if c.between != nil {
+		c.between()
+	}
 	time.Sleep(needs)
 	c.boot(c.t.Context(), name)
 }
@@ -341,4 +344,61 @@ func TestWhatAnAgentKnowsIsHandedOnOrFoundAnew(t *testing.T) {
 	if agent.StateVersion%1000 != lease.SnapshotVersion {
 		t.Errorf("the version of a state %d does not contain that of a snapshot", agent.StateVersion)
 	}
+}
+
+// unasked has HAProxy not answer yet, as to a program that has just started; the
+// result ends that.
+func (p *proxy) unasked() (answer func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	is := p.o
+	p.o = haproxy.Observation{Reason: haproxy.ReasonStarting}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.o = is
+		p.o.Applied = 0
+		p.apply()
+	}
+}
+
+// TestNothingIsJudgedBeforeHAProxyHasAnswered: neither does the holder hand over
+// because it does not know its HAProxy yet, nor does the decider leave a site that
+// it has not looked at yet.
+func TestNothingIsJudgedBeforeHAProxyHasAnswered(t *testing.T) {
+	inBubble(t, nil, func(c *cluster) {
+		t := c.t
+		c.until("the site is led by lb1", 5*time.Second, func() bool { return leads(c, "lb1") })
+		before, lines := len(c.nodes["lb1"].History(1000)), c.log.text()
+		c.net.Isolate(addresses["lb2"]) // else its view would do for the decider
+		c.nodes["lb2"].proxy.servers("a-", false)
+		p := c.nodes["lb1"].proxy
+		c.between = func() {
+			answer := p.unasked()
+			c.wg.Go(func() {
+				time.Sleep(350 * time.Millisecond)
+				answer()
+			})
+		}
+		for range 3 {
+			c.succeed("lb1", 50*time.Millisecond)
+			for range 300 {
+				time.Sleep(5 * time.Millisecond)
+				if !c.held("lb1")() {
+					t.Fatalf("holders %v\n%s", c.holders(), c.log.text())
+				}
+			}
+		}
+		if n := len(c.restarts("lb1")); n != 3 {
+			t.Errorf("%d restarts in the history", n)
+		}
+		for _, h := range c.nodes["lb1"].History(1000)[before:] {
+			if h.Event != "restart" || h.Reason != agent.ReasonInPlace {
+				t.Errorf("the history has %+v", h)
+			}
+		}
+		if s := c.nodes["lb1"].Status(); s.Site.Active != "a" || !c.held("lb1")() {
+			t.Errorf("site %+v, holders %v\n%s\nbefore:\n%s", s.Site, c.holders(), c.log.text(), lines)
+		}
+	})
 }
