@@ -213,6 +213,7 @@ type Agent struct {
 	outlook    outlook
 
 	startedAt  time.Time
+	restarts   int           // how often the program of this process was replaced
 	succeeding bool          // another program is to take this one's place: leases are longer
 	replaced   bool          // it has
 	succession *Succession   // this one has taken another's place, and has not settled yet

@@ -157,7 +157,8 @@ func (a *Agent) succeed() error {
 	if s == nil {
 		return nil
 	}
-	a.succession = s
+	a.succession, a.restarts = s, s.Count
+	a.cfg.Succession = nil // it has served its purpose: a rehearsal begins with this configuration
 	return a.restore(s.State)
 }
 
@@ -246,10 +247,7 @@ func (a *Agent) noteSuccession(s *Succession) {
 // process is what status tells of this process.
 func (a *Agent) process() status.Process {
 	p := a.outcome
-	p.Boot, p.Started = a.boot, a.startedAt.UTC()
-	if s := a.cfg.Succession; s != nil {
-		p.Restarts = s.Count
-	}
+	p.Boot, p.Started, p.Restarts = a.boot, a.startedAt.UTC(), a.restarts
 	return p
 }
 

@@ -113,6 +113,9 @@ func TestAProgramIsReplacedAndNothingMoves(t *testing.T) {
 		if s.Process.Restarts != 10 || s.Process.Outcome != agent.ReasonInPlace || s.Version != "2" || s.Health != status.Healthy {
 			t.Errorf("status: %+v, version %s, %s %v", s.Process, s.Version, s.Health, s.Problems)
 		}
+		if p, err := c.nodes["lb1"].Plan(t.Context(), []string{"lb1=down"}); err != nil || len(p.Holders) == 0 || p.Holders[0].Holder != "lb2" {
+			t.Errorf("a replaced program rehearses: %+v %v", p, err)
+		}
 		if !leads(c, "lb1") {
 			t.Errorf("the site is not led by lb1: %+v", s.Leases)
 		}
@@ -321,7 +324,7 @@ func TestWhatAnAgentKnowsIsHandedOnOrFoundAnew(t *testing.T) {
 	anew := map[string]string{
 		// What it consists of; what follows from the rest, or is asked for within a
 		// second; what there is none of while a program is replaced.
-		"Agent": "cfg deps log inputs stepping leaseWake due dirty self told toldAt stopping started vips applied obeyed unsaved releasedAt announceAt telling pathSince orders pending underWay requests metrics warned remarks tap outlook startedAt succeeding replaced succession late resumedAt settleBy firstRenewal outcome",
+		"Agent": "cfg deps log inputs stepping leaseWake due dirty self told toldAt stopping started vips applied obeyed unsaved releasedAt announceAt telling pathSince orders pending underWay requests metrics warned remarks tap outlook startedAt restarts succeeding replaced succession late resumedAt settleBy firstRenewal outcome",
 		"group": "setError successor yieldUntil newUntil moveID moveTo predecessor strays straysUntil sawYield",
 		"peer":  "remindedAt",
 	}
