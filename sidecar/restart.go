@@ -31,6 +31,9 @@ const (
 	checkTimeout = 10 * time.Second
 	// For the answer to who asked to get out: its connection ends with this program.
 	answerTime = 50 * time.Millisecond
+	// How long it waits for what the webhook has not been told yet, which is lost
+	// otherwise.
+	webhookPatience = 5 * time.Second
 	// How long a restart waits for what is under way on this node.
 	restartPatience = 30 * time.Second
 )
@@ -46,15 +49,17 @@ type restarter struct {
 	count   int    // how often it was done in this process
 	log     *zap.Logger
 	rearm   func() // listens for signals again that were ignored
+	// undelivered counts what the webhook has not been told yet.
+	undelivered func() int
 
 	usr2  chan os.Signal
 	asked chan string // who asked
 	busy  atomic.Bool
 }
 
-func newRestarter(cfg config.Config, node *agent.Agent, network *gossip.Gossip, build Build, count int, rearm func(), log *zap.Logger) *restarter {
+func newRestarter(cfg config.Config, p *parts, network *gossip.Gossip, build Build, count int, rearm func(), log *zap.Logger) *restarter {
 	return &restarter{
-		cfg: cfg, node: node, network: network, build: build, program: ownProgram(os.Args[0]), count: count, log: log.Named("restart"),
+		cfg: cfg, node: p.agent, network: network, build: build, undelivered: p.undelivered, program: ownProgram(os.Args[0]), count: count, log: log.Named("restart"),
 		usr2: make(chan os.Signal, 1), asked: make(chan string, 1), rearm: rearm,
 	}
 }
@@ -170,10 +175,15 @@ func (r *restarter) inheritance(state agent.State, actor string) inheritance {
 // returns only if that could not be done.
 func (r *restarter) replace(ctx context.Context, actor string) {
 	defer r.busy.Store(false)
-	select {
-	case <-ctx.Done():
-		return
-	case <-time.After(answerTime):
+	for began := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(answerTime):
+		}
+		if r.undelivered() == 0 || time.Since(began) > webhookPatience {
+			break
+		}
 	}
 	wait, cancel := context.WithTimeout(ctx, restartPatience)
 	defer cancel()

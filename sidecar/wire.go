@@ -55,12 +55,19 @@ type runner interface {
 
 // parts are what a sidecar is made of. None of them has started.
 type parts struct {
-	agent   *agent.Agent
-	running []runner // everything but the agent
+	agent       *agent.Agent
+	running     []runner   // everything but the agent
+	undelivered func() int // events that the webhook has not been told yet
+}
+
+// tell adds a webhook.
+func (p *parts) tell(w *webhook) {
+	p.running = append(p.running, w.post, w)
+	p.undelivered = func() int { return w.post.Status().Pending }
 }
 
 func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Build, from origin) (*parts, error) {
-	p := &parts{}
+	p := &parts{undelivered: func() int { return 0 }}
 	registry := newRegistry()
 	deps := agent.Deps{Now: bootTime, Log: log.Named("agent"), Registerer: registry}
 	network, err := newNetwork(cfg, from.incarnation, from.broadcasts, log, registry)
@@ -111,10 +118,10 @@ func newParts(ctx context.Context, cfg config.Config, log *zap.Logger, build Bui
 		if err != nil {
 			return nil, err
 		}
-		p.running = append(p.running, w.post, w)
+		p.tell(w)
 	}
 	keys := newKeyring(cfg, network, p.agent, log)
-	restarts := newRestarter(cfg, p.agent, network, build, from.count(), keys.listen, log)
+	restarts := newRestarter(cfg, p, network, build, from.count(), keys.listen, log)
 	server := newServer(cfg, operated{p.agent, restarts.restart}, log, registry)
 	p.running = append(p.running, keys, newNotifier(ctx.Done(), p.agent, log), restarts, server)
 	// Whoever has the control socket is this node: only then is what a

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Plays the units under a real systemd: two load balancers and a witness, each
 # a container of its own whose process 1 is systemd, installed by install.sh.
-# Checks the start, the line in `systemctl status`, a hand-over by `systemctl
-# restart`, the watchdog, a reload of the keys, and the removal.
+# Checks the start, the line in `systemctl status`, upgrades in place, a hand-over
+# by `systemctl restart`, the watchdog, a reload of the keys, and the removal.
 #
 #	try.sh BINARY IMAGE    IMAGE: Debian with systemd, haproxy, iproute2 and
 #	                       nftables, for example of `debootstrap --variant=minbase
@@ -97,6 +97,28 @@ until_ok 20 "address on lb1" holds lb1
 until_ok 10 "status line" status_says lb1 "healthy, holds vip/default"
 echo "status line of lb1: $(property lb1 StatusText)"
 on lb1 systemd-analyze security tandem --no-pager | tail -n 1
+
+# upgrades in place: by command, by signal, and one that is refused
+upgraded() { [ "$(on lb1 tandem history | grep -c in-place)" = "$1" ] && on lb1 systemctl is-active --quiet tandem; }
+same() {
+	[ "$(property lb1 MainPID) $(property lb1 NRestarts)" = "$1" ] || fail "another process: $(property lb1 MainPID) $(property lb1 NRestarts), was $1"
+	holds lb1 || fail "the address has moved to $(holder)"
+}
+process="$(property lb1 MainPID) $(property lb1 NRestarts)"
+on lb1 sh /opt/tandem/install.sh lb /opt/tandem/tandem >/dev/null
+on lb1 tandem restart
+upgraded 1 || fail "not active, or not told, after an upgrade"
+on lb1 systemctl kill -s USR2 --kill-who=main tandem
+until_ok 10 "an upgrade by signal" upgraded 2
+same "$process"
+on lb1 sh -c 'printf "#!/bin/sh\nexit 1\n" >/root/broken && chmod 755 /root/broken && mv /root/broken /usr/local/bin/tandem'
+if on lb1 /opt/tandem/tandem restart; then
+	fail "a broken program was taken"
+fi
+same "$process"
+on lb1 sh /opt/tandem/install.sh lb /opt/tandem/tandem >/dev/null
+until_ok 10 "status line after the upgrades" status_says lb1 "healthy, holds vip/default"
+echo "upgrades in place: the same process still holds the address"
 
 # an orderly stop hands over
 on lb2 sh -c "while ! ip -o addr show dev eth0 | grep -q '$sub.100/'; do :; done; date +%s%3N >/tmp/took" &

@@ -81,8 +81,11 @@ func (a *Agent) Replace(ctx context.Context, pass func(State) error) error {
 
 // replace is one attempt, in the loop.
 func (a *Agent) replace(pass func(State) error) error {
-	a.succeeding = true
-	if why := a.underWayHere(a.deps.Now()); why != "" {
+	why := a.underWayHere()
+	if a.succeeding = why == ""; a.succeeding {
+		why = a.tooShort(a.deps.Now())
+	}
+	if why != "" {
 		return fmt.Errorf("%w: %s", errBusy, why)
 	}
 	if err := pass(a.state()); err != nil {
@@ -106,7 +109,7 @@ func (a *Agent) Replaceable(ctx context.Context) (s State, why string, err error
 }
 
 // underWayHere says what another program could not go on with.
-func (a *Agent) underWayHere(now time.Duration) string {
+func (a *Agent) underWayHere() string {
 	for id, done := range a.hooksRun {
 		if done == nil {
 			return "the hook " + id + " runs on this node"
@@ -124,8 +127,6 @@ func (a *Agent) underWayHere(now time.Duration) string {
 			return "a move of " + g.name + " is under way"
 		case g.holding && a.lease.Undecided(g.resource):
 			return "who holds " + g.name + " is being decided"
-		case g.holding && g.deadline-now < min(successionLease, a.cfg.MaxLease)*3/4:
-			return "the lease of " + g.name + " is being made longer"
 		}
 	}
 	switch {
@@ -139,6 +140,16 @@ func (a *Agent) underWayHere(now time.Duration) string {
 		return "the state directory cannot be written to"
 	case a.decider != nil && a.lease.Undecided(ResourceSite):
 		return "a site decision is under way"
+	}
+	return ""
+}
+
+// tooShort says which lease does not leave the next program time to start yet.
+func (a *Agent) tooShort(now time.Duration) string {
+	for _, g := range a.groups {
+		if g.holding && g.deadline-now < min(successionLease, a.cfg.MaxLease)*3/4 {
+			return "the lease of " + g.name + " is not renewed for long enough"
+		}
 	}
 	return ""
 }
