@@ -277,31 +277,6 @@ func (a *Agent) leaseNote(n lease.Note) {
 	}
 }
 
-func (a *Agent) setVIP(g *group, d vip.Desired) {
-	if a.deps.Addresses == nil {
-		return
-	}
-	began := a.deps.Now()
-	err := a.deps.Addresses.Set(g.name, d)
-	a.metrics.vipSet.Observe((a.deps.Now() - began).Seconds())
-	if (err == nil) == (g.setError == "") {
-		return
-	}
-	if g.setError = ""; err != nil {
-		g.setError = err.Error()
-		a.log.Warn("address not set as wanted", zap.String("group", g.name), zap.Stringer("role", d.Role), zap.Error(err))
-	}
-}
-
-func (a *Agent) answer(g *group) {
-	if a.deps.Addresses == nil {
-		return
-	}
-	if err := a.deps.Addresses.Answer(g.name); err != nil {
-		a.log.Warn("address not announced", zap.String("group", g.name), zap.Error(err))
-	}
-}
-
 // handOver gives a lease to successor on purpose; an empty successor leaves it
 // to whoever bids. With grace, connections that this node carries go on here.
 func (a *Agent) handOver(now time.Duration, g *group, successor string, reason lease.Reason, grace bool) {
