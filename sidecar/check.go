@@ -38,6 +38,8 @@ type checker struct {
 	cfg      config.Config
 	status   *status.Status // of the running sidecar; nil: none runs
 	findings []finding
+
+	mute bool // one runs, and does not answer
 }
 
 func (c *checker) ok(subject, format string, args ...any) {
@@ -108,6 +110,7 @@ func (c *checker) sidecar(ctx context.Context, cl *client) {
 		c.note("sidecar", "none is running here; what only a running one can tell is left out, such as whether the others have the same settings", "start it, and check again")
 		return
 	case err != nil:
+		c.mute = true
 		text, mend, _ := strings.Cut(err.Error(), ": ")
 		c.fault("sidecar", text, mend)
 		return

@@ -81,7 +81,7 @@ func (c *checker) nodes() []status.Node {
 
 // ports are taken by our own sidecar when it runs.
 func (c *checker) ports(ctx context.Context) {
-	if c.status != nil {
+	if c.status != nil || c.mute {
 		return
 	}
 	var lc net.ListenConfig
@@ -134,7 +134,9 @@ func (c *checker) peers(ctx context.Context) {
 			c.fault("peers", fmt.Sprintf("%s: %s has no address", peer.Name, host), "use an IP address in TANDEM_PEERS, or add the name to DNS or /etc/hosts")
 			continue
 		}
-		here := slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(own, a.Unmap()) })
+		here := slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+			return slices.Contains(own, a.Unmap()) || peer.Name == c.cfg.Node && a.Unmap().IsLoopback()
+		})
 		switch {
 		case peer.Name == c.cfg.Node && !here:
 			c.fault("peers", fmt.Sprintf("%s is this node, and %s is no address of this machine", peer.Name, host), "mend TANDEM_PEERS or TANDEM_NODE; behind address translation this is as it should be")
@@ -199,7 +201,7 @@ func (c *checker) mend(n status.Node) string {
 		gossip.ReasonNotEncrypted: "give it the key (TANDEM_KEY_FILE) in place of TANDEM_INSECURE, and restart it",
 		gossip.ReasonEncrypted:    "give this node the key (TANDEM_KEY_FILE) in place of TANDEM_INSECURE, and restart it",
 		gossip.ReasonRefused:      "start tandem there, or correct the port (TANDEM_PEERS here, TANDEM_BIND there)",
-		gossip.ReasonUnreachable:  "is the machine up, and do firewalls let UDP and TCP through both ways?",
+		gossip.ReasonUnreachable:  "is the machine up, does its sidecar not stand still, and do firewalls let UDP and TCP through both ways?",
 		gossip.ReasonUnresolved:   "use an IP address in TANDEM_PEERS, or add the name to DNS or /etc/hosts",
 		gossip.ReasonOtherName:    "correct TANDEM_PEERS here or TANDEM_NODE there",
 		gossip.ReasonClosed:       "compare key and TANDEM_CLUSTER (it may encrypt, and this node does not), and look at its log",

@@ -142,7 +142,9 @@ func (w *watcher) picture(st status.Status) error {
 }
 
 // lost says why there is no picture, above the last one.
-func (w *watcher) lost(why error) error { return w.draw("tandem: " + why.Error() + "\n") }
+func (w *watcher) lost(why error) error {
+	return w.draw(status.Wrap("tandem: "+why.Error(), w.p.screen().Width))
+}
 
 func (w *watcher) draw(above string) error {
 	screen := bytes.NewBufferString(above)

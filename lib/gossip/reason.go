@@ -52,7 +52,7 @@ func (r Reason) Mend() string { return mends[r] }
 var mends = map[Reason]string{
 	ReasonJoining:      "wait: the first attempt is not over",
 	ReasonUnresolved:   "its name has no address: check the peer list and the name server",
-	ReasonUnreachable:  "nothing comes back from its address: check that its machine runs and that UDP and TCP pass the firewall",
+	ReasonUnreachable:  "nothing comes back from its address: check that its machine runs, that its process does not stand still, and that UDP and TCP pass the firewall",
 	ReasonRefused:      "its machine answers, but nothing listens on the port: start it there, or correct the port",
 	ReasonWrongKey:     "it uses a key that this node does not have: give both the same key",
 	ReasonOtherCluster: "it belongs to a cluster of another name: give both the same cluster name",

@@ -97,7 +97,8 @@ func (a *Agent) nodeProblems(s status.Status, say func(status.Health, string, ..
 		case !n.Alive && n.Voter:
 			say(status.Degraded, "%s is silent (%s)", n.Name, whySilent(n))
 		case n.Alive && n.Role == RoleLB && n.Voter && !n.Eligible:
-			say(status.Degraded, "%s cannot take over: %s", n.Name, orWord(n.Detail, n.Reason))
+			detail, _, _ := strings.Cut(n.Detail, ": dial unix") // the words before say it
+			say(status.Degraded, "%s cannot take over: %s", n.Name, orWord(detail, n.Reason))
 		case n.Alive && n.Role == RoleLB && n.Eligible:
 			lbs++
 		}

@@ -260,7 +260,7 @@ func (c *course) sentence(moves []status.PlanMove, health status.Health) string 
 		parts = []string{"nothing moves"}
 	}
 	if health == status.NotServing && len(lost) == 0 {
-		parts = append(parts, "not everything is served then")
+		return strings.Join(append(parts, "not everything is served then"), "; ")
 	}
 	return strings.Join(parts, "; ") + c.afterwards(lost)
 }

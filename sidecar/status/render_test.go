@@ -231,6 +231,27 @@ func TestHistory(t *testing.T) {
 	golden(t, b.String())
 }
 
+// A holder that is unfit and stays is no reason why it took the lease up.
+func TestWhyTellsTheLastResortFromTheTakeUp(t *testing.T) {
+	st := apitest.Pair(noon)
+	history := append(st.Recent, status.Transition{At: noon, Node: "lb1", Resource: "vip/default", Event: "last-resort", To: "lb1", Epoch: 12, Reason: "hung"})
+	why := func() string {
+		var b bytes.Buffer
+		if err := status.RenderWhy(&b, st, history, status.Screen{Now: noon, Width: 160}); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	const stays = "It stays there as a last resort, since 12:00:00.000: nobody else can take it, although hung: "
+	if got := why(); strings.Contains(got, "last resort") {
+		t.Errorf("lb1 is eligible: %s", got)
+	}
+	st.Nodes[0].Eligible, st.Nodes[0].Reason = false, "hung"
+	if got := why(); !strings.Contains(got, stays) || !strings.Contains(got, "handed-over: the former holder released it. Asked by bob.") {
+		t.Error(got)
+	}
+}
+
 // What somebody asked for in vain is no cause of how things are.
 func TestWhyIsNotMisledByARefusedCommand(t *testing.T) {
 	st := apitest.Pair(noon)

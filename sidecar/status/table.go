@@ -97,6 +97,14 @@ func (p *page) split(left, right cell) {
 	p.b.WriteString(p.paint(left) + gap + p.paint(right) + "\n")
 }
 
+// Wrap breaks a sentence into lines that a screen of that width has room for; 0
+// is 80.
+func Wrap(words string, width int) string {
+	p := Screen{Width: width}.page()
+	p.text(c(""), words)
+	return p.b.String()
+}
+
 // text writes words over as many lines as they need, behind a first cell, with
 // the further lines indented as far.
 func (p *page) text(first cell, words string) {

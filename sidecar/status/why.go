@@ -31,7 +31,7 @@ func RenderWhy(w io.Writer, s Status, history []Transition, sc Screen) error {
 	}
 	for _, l := range s.Leases {
 		p.b.WriteByte('\n')
-		p.whyLease(l, history, sc.Now)
+		p.whyLease(s, l, history, sc.Now)
 	}
 	for _, g := range s.Groups {
 		p.b.WriteByte('\n')
@@ -64,7 +64,7 @@ func healthSentence(s Status) string {
 	}
 }
 
-func (p *page) whyLease(l Lease, history []Transition, now time.Time) {
+func (p *page) whyLease(s Status, l Lease, history []Transition, now time.Time) {
 	if l.Source == LeaseUnknown {
 		p.text(c(""), fmt.Sprintf("Whether anybody holds %s is not known here: too few voters are heard. This node does not.", l.Resource))
 		return
@@ -76,11 +76,30 @@ func (p *page) whyLease(l Lease, history []Transition, now time.Time) {
 	}
 	p.text(c(""), fmt.Sprintf("%s holds %s, for another %s unless it renews, which it does several times within each lease.",
 		l.Holder, l.Resource, span(ms(l.ExpiresInMS))))
-	up := last(history, l.Resource, l.Holder)
+	up, stay := taken(history, l)
 	p.because(up, now)
 	if up != nil && up.Reason == "handed-over" {
 		p.letGo(history, *up)
 	}
+	unfit := slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Name == l.Holder && !n.Eligible })
+	if stay != nil && unfit {
+		p.text(c("  "), "It stays there as a last resort, since "+moment(stay.At, now)+": nobody else can take it, although "+named(stay.Reason))
+	}
+}
+
+// taken finds the transition with which the holder of a lease took it up, and
+// the one after which it stays only because nobody else can have it.
+func taken(history []Transition, l Lease) (up, stay *Transition) {
+	for i := len(history) - 1; i >= 0; i-- {
+		switch t := &history[i]; {
+		case t.Resource != l.Resource || t.To != l.Holder:
+		case t.Event == "take-up":
+			return t, stay
+		case t.Event == "last-resort" && stay == nil:
+			stay = t
+		}
+	}
+	return nil, nil
 }
 
 // lastHolder says what became of a lease that nobody holds.

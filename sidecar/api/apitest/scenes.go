@@ -40,7 +40,7 @@ func silent(n *status.Node, reason, detail string, age int64) {
 
 func degraded(st *status.Status) {
 	st.Health = status.Degraded
-	st.Problems = []string{"witness is silent (unreachable: nothing comes back from its address: check that its machine runs and that UDP and TCP pass the firewall)"}
+	st.Problems = []string{"witness is silent (unreachable: nothing comes back from its address: check that its machine runs, that its process does not stand still, and that UDP and TCP pass the firewall)"}
 	silent(&st.Nodes[2], "unreachable", "failed to join 10.0.0.13:7946: dial tcp 10.0.0.13:7946: i/o timeout", 4200)
 	st.NextFail = []string{"if lb1 fails, nobody takes site and vip/default over", "if lb2 fails, nobody takes site and vip/default over", "if site a fails, site b takes over"}
 }
