@@ -44,6 +44,7 @@ type peer struct {
 	at       time.Duration
 	fresh    time.Duration // when it last said something for the first time
 	held     time.Duration // when it last said so that it holds something; 0: it has let go
+	holder   Owner         // the process that did
 	lives    [8]life       // of its latest processes, the last one first
 	settings uint64
 	owner    Owner         // the process whose answers count

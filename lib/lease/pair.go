@@ -28,18 +28,20 @@ func (m *Machine) mayBeAlone(r *resource) bool {
 
 // aloneFrom is until when the peer's silence says nothing. A peer that holds
 // something speaks all the time; one that holds nothing has nothing to say until it
-// is asked, so that a candidate then waits from its first question.
+// is asked, so that a candidate then waits from its first question. So does one
+// that comes long after a holder fell silent, which may have restarted since.
 func (m *Machine) aloneFrom(r *resource) time.Duration {
-	from := m.peerSince() + m.patience(r)
+	wait := m.patience(r)
+	from := m.peerSince() + wait
 	switch p := &m.peers[1-m.self]; {
-	case r.holding || p.holds():
+	case r.holding:
 	case p.asked == 0:
 		from = never
-	default:
-		from = max(p.asked, p.fresh) + m.patience(r)
+	case !p.holds() || p.asked > p.fresh+2*wait:
+		from = max(p.asked, p.fresh) + wait
 	}
 	if asked := m.unansweredSince(r); asked > 0 {
-		from = min(from, asked+2*m.patience(r))
+		from = min(from, asked+2*wait)
 	}
 	return from
 }
@@ -47,10 +49,13 @@ func (m *Machine) aloneFrom(r *resource) time.Duration {
 // spoke notes something new from a peer.
 func (p *peer) spoke(msg *Message, now time.Duration) {
 	p.fresh = now
+	if p.holder != msg.From {
+		p.held = 0
+	}
 	for i := range msg.Items {
 		switch it := &msg.Items[i]; {
 		case it.Kind == KindPropose && it.Held:
-			p.held = now
+			p.held, p.holder = now, msg.From
 		case it.Kind == KindRelease:
 			p.held = 0
 		}
@@ -58,8 +63,8 @@ func (p *peer) spoke(msg *Message, now time.Duration) {
 }
 
 // holds reports whether a peer held something when it was last heard: it says so
-// with every renewal.
-func (p *peer) holds() bool { return p.held > 0 && p.fresh-p.held <= maxRenewal }
+// with every renewal, of which one may be lost.
+func (p *peer) holds() bool { return p.held > 0 && p.fresh-p.held <= 2*maxRenewal }
 
 // patience is how long a silent peer is waited for.
 func (m *Machine) patience(r *resource) time.Duration {

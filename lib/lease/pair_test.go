@@ -94,10 +94,13 @@ func TestPairEndsInOneHolderAfterTheHeal(t *testing.T) {
 func TestPairAsksBeforeItIsAlone(t *testing.T) {
 	const longest = " mode=pair lease=500ms max=2600ms"
 	for name, lines := range map[string][]string{
-		"both start":             {"start a", "start b", "stand a", "stand b", "run 4s"},
-		"both start, one first":  {"start a", "start b", "stand a", "stand b rank=1", "run 4s"},
-		"both want it at last":   {"start a", "start b", "run 4s", "stand a", "stand b", "run 1s"},
-		"both want it back":      {"start a", "start b", "stand a", "run 4s", "stand a willing=no", "release a", "run 4s", "stand a", "stand b", "run 1s"},
+		"both start":            {"start a", "start b", "stand a", "stand b", "run 4s"},
+		"both start, one first": {"start a", "start b", "stand a", "stand b rank=1", "run 4s"},
+		"both want it at last":  {"start a", "start b", "run 4s", "stand a", "stand b", "run 1s"},
+		"both want it back":     {"start a", "start b", "stand a", "run 4s", "stand a willing=no", "release a", "run 4s", "stand a", "stand b", "run 1s"},
+		"a holder that was shot and no longer wants it": {
+			"start a", "start b", "stand a", "run 4s", "crash a", "stand a willing=no", "start a", "run 5s", "stand b", "stand a", "run 1s",
+		},
 		"a holder that was shot": {"start a", "start b", "stand a", "run 4s", "crash a", "start a", "run 4s", "stand a", "stand b", "run 1s"},
 	} {
 		t.Run(name, func(t *testing.T) {
