@@ -16,7 +16,6 @@ import (
 // Reasons why a command is refused.
 const (
 	refusedNoMajority = "no-majority"
-	refusedNoHolder   = "no-holder"
 	refusedNoSites    = "no-sites"
 	refusedNoGroup    = "no-such-group"
 	refusedNoNode     = "no-such-node"
@@ -237,6 +236,9 @@ func (a *Agent) execute(c status.Command) {
 	if a.decider == nil && c.Kind != "move" && c.Kind != "maintenance" || a.succession != nil {
 		return // lost the lease meanwhile, or just started in another's place: whoever asked tries again
 	}
+	if _, known := a.seen.results[c.ID]; !known && c.Kind == "move" && a.between(c) {
+		return // lost the lease meanwhile, or has been voted for and does not hold it yet
+	}
 	fresh, result := a.seen.claim(c.ID)
 	if !fresh {
 		if result != nil {
@@ -341,8 +343,6 @@ func (a *Agent) move(c status.Command) *status.Result {
 		return &status.Result{OK: true, Epoch: g.epoch, Message: fmt.Sprintf("%s is already on %s", name, c.To)}
 	case !slices.Contains(a.cfg.Voters, c.To):
 		return &status.Result{Reason: refusedNoNode, Message: fmt.Sprintf("no node %q among the voters %v", c.To, a.cfg.Voters)}
-	case !g.holding:
-		return &status.Result{Reason: refusedNoHolder, Message: "this node no longer holds " + name + "; try again"}
 	case !a.fit(c.To, g, now) && !c.Force:
 		return &status.Result{Reason: refusedNotFit, Message: fmt.Sprintf("%s cannot take over: %s; --force moves it all the same", c.To, a.whyUnfit(c.To, now))}
 	}
@@ -350,6 +350,16 @@ func (a *Agent) move(c status.Command) *status.Result {
 	g.moveID, g.moveTo = c.ID, c.To
 	a.handOver(now, g, c.To, moveCommand, true)
 	return nil
+}
+
+// between says whether a move that makes sense has come here while this node does
+// not hold the group. Another one does, or will in a moment: who asked asks again.
+func (a *Agent) between(c status.Command) bool {
+	g := a.groups[orWord(c.Group, a.cfg.Groups[0])]
+	if g == nil || g.holding || !slices.Contains(a.cfg.Voters, c.To) {
+		return false
+	}
+	return !c.Force || c.To != a.cfg.Node || a.holder(g.resource) != ""
 }
 
 // moved answers the operator who asked for a move, now that a quorum has

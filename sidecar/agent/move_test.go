@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +46,37 @@ func TestNewConnectionsAreServedUntilTheSuccessorIsThere(t *testing.T) {
 		}
 		if first.Deadline != last.Deadline || last.Deadline < took+5*time.Second {
 			t.Errorf("connections served until %v and %v, want the grace after %v", first.Deadline, last.Deadline, took)
+		}
+	})
+}
+
+// TestAMoveOverSlowLinksIsAnswered by who knows what came of it: it takes longer than
+// until the command is asked again, when a voter knows the successor already, and that
+// does not hold yet. Where it takes longer than others wait for the successor, the old
+// holder takes the address back, and says so.
+func TestAMoveOverSlowLinksIsAnswered(t *testing.T) {
+	inBubble(t, nil, func(c *cluster) {
+		t := c.t
+		c.net.Latency(35*time.Millisecond, 60*time.Millisecond)
+		time.Sleep(5 * time.Second)
+		moved := 0
+		for i := range 60 {
+			from := c.holders()
+			to := map[string]string{"lb1": "lb2", "lb2": "lb1"}[from[0]]
+			asked := []string{"lb1", "lb2", "witness"}[i%3]
+			r, err := c.nodes[asked].Do(t.Context(), status.Command{Kind: "move", To: to})
+			switch {
+			case err != nil || !r.OK && !strings.Contains(r.Message, to+" did not take default up"):
+				t.Errorf("move %d to %s, asked of %s: %+v %v", i, to, asked, r, err)
+			case r.OK && !c.held(to)():
+				t.Errorf("move %d: %v hold, want %s", i, c.holders(), to)
+			case r.OK:
+				moved++
+			}
+			time.Sleep(time.Second)
+		}
+		if moved < 30 {
+			t.Errorf("%d of 60 moves came off", moved)
 		}
 	})
 }

@@ -151,7 +151,6 @@ var words = map[string]string{
 	"cut-off":         "the node reaches nobody.",
 	"started":         "the sidecar started.",
 	"observe-only":    "the node only observes (TANDEM_OBSERVE).",
-	"no-holder":       "nobody holds the lease that decides this.",
 	"no-sites":        "no sites are configured (TANDEM_SITES).",
 	"no-such-group":   "there is no such group.",
 	"no-such-node":    "there is no such node.",
