@@ -20,8 +20,8 @@ type entry struct {
 	// Seen: the drain has been read back. One that was sent and not yet seen may
 	// still come, out of a connection that was given up.
 	Seen bool
-	// At is when the drain was sent, on the wall clock, since it outlives the
-	// process. It serves only to forget what never came.
+	// At is when the drain was sent, or when a later process read of it. It serves
+	// only to forget what never came.
 	At time.Time
 }
 

@@ -3,6 +3,7 @@ package haproxy
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -286,5 +287,30 @@ func TestALookInTheMiddleOfAPersonsChange(t *testing.T) {
 	seen(FDrain)
 	if w.journal.Ours(id) || !w.journal.Theirs(id) {
 		t.Error("a person's drain passes for ours")
+	}
+}
+
+// A drain that a former process sent is waited for from the start of this one,
+// whatever the clock showed then.
+func TestStragglersOfAFormerProcessAreWaitedForWhateverTheClock(t *testing.T) {
+	server := Server{ServerID: ServerID{"be", "a-1"}}
+	nothing := func(ServerID) bool { return false }
+	for _, ahead := range []time.Duration{-time.Hour, 0, time.Hour} {
+		path := filepath.Join(t.TempDir(), "journal.json")
+		sent := Journal{Process: Process{PID: 1}}.Intend([]Command{{server.ServerID, Drain}}, time.Now().Add(ahead))
+		if err := saveJournal(path, sent); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := loadJournal(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		look := []Server{server}
+		if j := loaded.Learn(toA, look, Process{PID: 1}, nothing, time.Now()); !j.Ours(server.ServerID) {
+			t.Errorf("sent by a clock %v ahead: forgotten while it may still come", ahead)
+		}
+		if j := loaded.Learn(toA, look, Process{PID: 1}, nothing, time.Now().Add(straggler+time.Second)); j.Ours(server.ServerID) {
+			t.Errorf("sent by a clock %v ahead: never forgotten", ahead)
+		}
 	}
 }

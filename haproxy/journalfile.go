@@ -69,6 +69,15 @@ func (j *Journal) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// from has the time run from now for what a former process sent and did not see:
+// the clock may have been set since.
+func (j Journal) from(now time.Time) {
+	for id, e := range j.drains { // the order does not matter
+		e.At = now
+		j.drains[id] = e
+	}
+}
+
 // loadJournal reads the journal. A missing file is a blank journal.
 func loadJournal(path string) (Journal, error) {
 	b, err := os.ReadFile(path)
@@ -82,6 +91,7 @@ func loadJournal(path string) (Journal, error) {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return Journal{}, fmt.Errorf("read journal %s: %w", path, err)
 	}
+	j.from(time.Now())
 	return j, nil
 }
 
