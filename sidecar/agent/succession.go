@@ -200,8 +200,10 @@ func (a *Agent) settled(now time.Duration) bool {
 		a.settleBy = now + settleWithin
 	}
 	a.applySite(now)
-	if now < a.settleBy && !a.stopping && (len(a.deps.Network.Members()) == 0 || a.holdsAnything() && a.firstRenewal == 0 || !a.knowsHAProxy()) {
-		a.wakeAt(a.settleBy)
+	if !a.stopping && (a.unrenewed() || now < a.settleBy && (len(a.deps.Network.Members()) == 0 || !a.knowsHAProxy())) {
+		if now < a.settleBy {
+			a.wakeAt(a.settleBy)
+		}
 		return false
 	}
 	a.succession = nil
@@ -219,7 +221,9 @@ func (a *Agent) settled(now time.Duration) bool {
 	return true
 }
 
-func (a *Agent) holdsAnything() bool { return a.decider != nil || a.holdsAny() }
+// unrenewed says whether this agent holds what it has not renewed yet. That ends
+// with the lease at the latest.
+func (a *Agent) unrenewed() bool { return a.firstRenewal == 0 && (a.decider != nil || a.holdsAny()) }
 
 // knowsHAProxy says whether HAProxy, if there is one, has been asked, and does as
 // decided if it answers.
