@@ -143,5 +143,6 @@ type Status struct {
 	Value    Value         // the last decided one that this node knows
 	Epoch    uint64        // of Value
 	Asked    time.Duration // the lease length this node asks for
+	Renewing bool          // Self: a renewal is on its way that no quorum has answered yet
 	Alone    bool          // pair mode, Self: without the peer's vote, unsafe
 }

@@ -13,6 +13,7 @@ func (m *Machine) Status(now time.Duration) []Status {
 		switch {
 		case r.holding && now < r.deadline:
 			s.State, s.Self, s.Holder, s.Deadline, s.Alone = Holding, true, m.cfg.Node, r.deadline, r.alone
+			s.Renewing = r.retryAt != never
 		case r.closing.active() && r.closing.item.Held:
 			s.State = Releasing
 		case r.phase != idle && !r.holding:

@@ -215,9 +215,6 @@ func (a *Agent) takeUp(t lease.TakeUp) {
 // renewed extends the fence to the new deadline.
 func (a *Agent) renewed(now time.Duration, r lease.Renewed) {
 	a.metrics.renewals.answered(r.Resource, now)
-	if a.succession != nil && a.firstRenewal == 0 {
-		a.firstRenewal, a.dirty = now, true
-	}
 	if r.Resource == ResourceSite {
 		a.telling.note(now, r.Deadline-now, lease.Remember(a.cfg.MaxLease))
 	}

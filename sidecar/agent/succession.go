@@ -26,6 +26,7 @@ const (
 	// How long a program that has taken another's place lets things be as they were
 	// until HAProxy has answered it.
 	settleWithin = time.Second
+	settleLook   = 5 * time.Millisecond
 )
 
 // How the program of a node was replaced, as a transition tells it.
@@ -200,10 +201,8 @@ func (a *Agent) settled(now time.Duration) bool {
 		a.settleBy = now + settleWithin
 	}
 	a.applySite(now)
-	if !a.stopping && (a.unrenewed() || now < a.settleBy && (len(a.deps.Network.Members()) == 0 || !a.knowsHAProxy())) {
-		if now < a.settleBy {
-			a.wakeAt(a.settleBy)
-		}
+	if !a.stopping && (!a.renewedAll(now) || now < a.settleBy && (len(a.deps.Network.Members()) == 0 || !a.knowsHAProxy())) {
+		a.wakeAt(now + settleLook)
 		return false
 	}
 	a.succession = nil
@@ -221,9 +220,21 @@ func (a *Agent) settled(now time.Duration) bool {
 	return true
 }
 
-// unrenewed says whether this agent holds what it has not renewed yet. That ends
-// with the lease at the latest.
-func (a *Agent) unrenewed() bool { return a.firstRenewal == 0 && (a.decider != nil || a.holdsAny()) }
+// renewedAll says whether a quorum has answered for all that this agent holds. That
+// it has not ends with the lease at the latest.
+func (a *Agent) renewedAll(now time.Duration) bool {
+	holds := false
+	for _, l := range a.lease.Status(now) {
+		if l.Self && l.Renewing {
+			return false
+		}
+		holds = holds || l.Self
+	}
+	if holds && a.firstRenewal == 0 {
+		a.firstRenewal = now
+	}
+	return true
+}
 
 // knowsHAProxy says whether HAProxy, if there is one, has been asked, and does as
 // decided if it answers.
