@@ -59,6 +59,7 @@ type peerState struct {
 	Since     uint64
 
 	Asked, AskedAt, Held time.Duration
+	Holder               Owner
 }
 
 type lifeState struct {
@@ -151,7 +152,7 @@ func (m *Machine) Snapshot() Snapshot {
 		Tuner: tunerState{Start: m.tuner.start, Buckets: m.tuner.buckets, Second: m.tuner.second},
 	}
 	for i, p := range m.peers {
-		s.Peers[i] = peerState{Heard: p.heard, At: p.at, Fresh: p.fresh, Settings: p.settings, Owner: p.owner, Since: p.since, Asked: p.asked, AskedAt: p.askedAt, Held: p.held}
+		s.Peers[i] = peerState{Heard: p.heard, At: p.at, Fresh: p.fresh, Settings: p.settings, Owner: p.owner, Since: p.since, Asked: p.asked, AskedAt: p.askedAt, Held: p.held, Holder: p.holder}
 		for k, l := range p.lives {
 			s.Peers[i].Lives[k] = lifeState{Owner: l.owner, Seq: l.seq, Echo: l.echo}
 		}
@@ -233,7 +234,7 @@ func restoreMachine(cfg Config, s Snapshot, now time.Duration, rules *rules) (*M
 	m.seq, m.rand, m.floor, m.reachOK, m.reachAt = s.Seq, random(s.Rand), s.Floor, s.ReachOK, s.ReachAt
 	m.tuner.start, m.tuner.buckets, m.tuner.second = s.Tuner.Start, s.Tuner.Buckets, s.Tuner.Second
 	for i, p := range s.Peers {
-		m.peers[i] = peer{heard: p.Heard, at: p.At, fresh: p.Fresh, settings: p.Settings, owner: p.Owner, since: p.Since, asked: p.Asked, askedAt: p.AskedAt, held: p.Held}
+		m.peers[i] = peer{heard: p.Heard, at: p.At, fresh: p.Fresh, settings: p.Settings, owner: p.Owner, since: p.Since, asked: p.Asked, askedAt: p.AskedAt, held: p.Held, holder: p.Holder}
 		for k, l := range p.Lives {
 			m.peers[i].lives[k] = life{owner: l.Owner, seq: l.Seq, echo: l.Echo}
 		}
