@@ -141,7 +141,7 @@ func agentConfig(cfg config.Config, build Build, i lease.Incarnation, probe *pro
 		c.Sites = &s
 	}
 	if probe != nil {
-		c.Probe = probe.OK
+		c.Probe = probe.Began
 	}
 	return c
 }
@@ -238,11 +238,11 @@ func eitherDone(a, b context.Context) (context.Context, context.CancelCauseFunc)
 // prober asks whether anybody outside the cluster answers, for pair mode.
 type prober struct {
 	probes config.Probes
-	ok     atomic.Bool
+	began  atomic.Int64 // the last round, by the clock of the leases; 0: nobody answered
 }
 
 const (
-	probeEvery   = 250 * time.Millisecond
+	probeEvery   = 100 * time.Millisecond // a round falls between half of the shortest lease and its end
 	probeTimeout = 500 * time.Millisecond
 )
 
@@ -255,15 +255,20 @@ func newProber(cfg config.Config) *prober {
 	return &prober{probes: cfg.Probes}
 }
 
-// OK says whether one of the probes answered the last time.
-func (p *prober) OK() bool { return p.ok.Load() }
+// Began is when the last round began, if one of the probes answered: whoever
+// is cut off during it has reached them all the same.
+func (p *prober) Began() time.Duration { return time.Duration(p.began.Load()) }
 
 // Run asks until ctx ends.
 func (p *prober) Run(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
-		p.ok.Store(p.any(ctx))
+		began := bootTime()
+		if !p.any(ctx) {
+			began = 0
+		}
+		p.began.Store(int64(began))
 		select {
 		case <-ctx.Done():
 			return nil

@@ -43,9 +43,13 @@ type Propose struct {
 }
 
 // Reach is the result of the isolation test, for pair mode: OK if this node
-// reaches something besides its peer. A result counts if it came after the
-// peer was last heard, and for MaxLease. Repeat it while the peer is silent.
-type Reach struct{ OK bool }
+// reaches something besides its peer. A result counts if the test began after the
+// peer was last heard, and for MaxLease: what passed before says nothing of what
+// has been cut since. Repeat it while the peer is silent.
+type Reach struct {
+	OK    bool
+	Began time.Duration // when the test that passed began; 0: now
+}
 
 // Floor is the shortest lease that the fence in force allows. A node whose
 // fence needs a longer lease than MaxLease does not bid.

@@ -170,6 +170,9 @@ func (m *Machine) Step(now time.Duration, in Input) Output {
 		}
 	case Reach:
 		m.reachOK, m.reachAt = in.OK, m.now
+		if in.Began > 0 {
+			m.reachAt = min(in.Began, m.now)
+		}
 	case Floor:
 		m.setFloor(in.Min)
 	}

@@ -98,7 +98,7 @@ func (m *Machine) reachable(r *resource) bool {
 	if asked := m.unansweredSince(r); asked > 0 {
 		since = min(since, asked)
 	}
-	return m.reachOK && m.reachAt >= since && m.now < m.reachAt+m.cfg.MaxLease
+	return m.reachOK && m.reachAt > since && m.now < m.reachAt+m.cfg.MaxLease
 }
 
 // ask notes that a voter is asked something. Requests that lie further apart

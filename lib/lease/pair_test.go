@@ -182,6 +182,15 @@ func TestPairNobodyIsAloneWithoutTheIsolationTest(t *testing.T) {
 	if !m.bidsAlone() {
 		t.Error("a fresh result did not count")
 	}
+	for after, counts := range map[time.Duration]bool{0: false, time.Millisecond: true} {
+		m := pairAlone(t)
+		m.peerSpeaks()
+		began := m.now + after
+		m.now += 2 * time.Millisecond
+		if m.m.Step(m.now, Reach{OK: true, Began: began}); m.bidsAlone() != counts {
+			t.Errorf("a test that began %v after the peer's last word, and is told later: counts %v, want %v", after, !counts, counts)
+		}
+	}
 }
 
 // lonely is one machine of a pair whose peer says only what the test says.

@@ -130,9 +130,10 @@ type Config struct {
 	Succession *Succession
 	Afresh     string
 
-	// Probe reports whether this node reaches anybody outside the cluster; it
-	// is asked only in pair mode and must not block. nil: what HAProxy sees.
-	Probe func() bool
+	// Probe says when the last test began in which this node reached somebody
+	// outside the cluster; 0: there was none, or the latest failed. It is asked only
+	// in pair mode and must not block. nil: what HAProxy sees.
+	Probe func() time.Duration
 }
 
 // Deps are the outside systems. LB is nil on a node without HAProxy,

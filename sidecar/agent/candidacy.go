@@ -170,9 +170,6 @@ func (a *Agent) votesHeard(now time.Duration) bool {
 // stand tells the lease machine for what this node bids, and hands over what
 // it should no longer hold.
 func (a *Agent) stand(now time.Duration) {
-	if a.cfg.Mode == lease.ModePair {
-		a.stepLease(lease.Reach{OK: a.reaches()})
-	}
 	a.stepLease(lease.Floor{Min: a.minLease(now)})
 	able, why, whyDetail := a.eligible(now)
 	unserved, barred := a.unserved(), a.barred() != ""
@@ -225,20 +222,25 @@ func (a *Agent) minLease(now time.Duration) time.Duration {
 	return min(d, a.cfg.MaxLease)
 }
 
-// reaches is pair mode's isolation test.
-func (a *Agent) reaches() bool {
+// stepReach tells the lease machine the result of pair mode's isolation test,
+// before it decides anything by an older one.
+func (a *Agent) stepReach() {
+	if a.cfg.Mode == lease.ModePair {
+		ok, began := a.reaches()
+		a.stepLease(lease.Reach{OK: ok, Began: began})
+	}
+}
+
+// reaches is pair mode's isolation test, and when it began; 0: now.
+func (a *Agent) reaches() (ok bool, began time.Duration) {
 	if a.cfg.Probe != nil {
-		return a.cfg.Probe()
+		began = a.cfg.Probe()
+		return began > 0, began
 	}
 	if a.deps.LB == nil {
-		return false
+		return false, 0
 	}
-	for _, s := range a.deps.LB.Observed().Servers {
-		if s.Up {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.deps.LB.Observed().Servers, func(s haproxy.Server) bool { return s.Up }), 0
 }
 
 // carried lists the addresses that this node answers for now. Those that it

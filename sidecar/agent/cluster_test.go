@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -839,14 +841,21 @@ func TestPairGoesOnAloneAndSaysSo(t *testing.T) {
 }
 
 func TestPairNodeThatIsCutOffHoldsNothing(t *testing.T) {
+	var cut atomic.Bool
 	edit := func(name string, c *agent.Config) {
 		pair(name, c)
 		if name == "lb1" {
-			c.Probe = func() bool { return false } // reaches nobody outside
+			c.Probe = func() time.Duration {
+				if cut.Load() {
+					return 0 // reaches nobody outside
+				}
+				return math.MaxInt64 // at any time
+			}
 		}
 	}
 	bubble(t, []string{"lb1", "lb2"}, edit, func(c *cluster) {
 		t := c.t
+		cut.Store(true)
 		c.net.Isolate(addresses["lb1"])
 		c.until("lb2 alone holds", 5*time.Second, c.held("lb2"))
 		time.Sleep(3 * time.Second)

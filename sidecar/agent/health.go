@@ -120,6 +120,9 @@ func (a *Agent) nodeProblems(s status.Status, say func(status.Health, string, ..
 // spareProblems says when no failure is survived although nothing has failed,
 // because of how the cluster is laid out.
 func (a *Agent) spareProblems(heard int, s status.Status, say func(status.Health, string, ...any)) {
+	if ok, _ := a.reaches(); !ok && a.cfg.Mode == lease.ModePair && a.cfg.Role == RoleLB {
+		say(status.Degraded, "%s takes itself for cut off, since %s: it holds nothing while its peer is silent", a.cfg.Node, a.unreached())
+	}
 	if heard < len(a.cfg.Voters) {
 		return // said of the silent one
 	}
@@ -137,6 +140,14 @@ func (a *Agent) spareProblems(heard int, s status.Status, say func(status.Health
 	case len(carriers) == 1:
 		say(status.Degraded, "%s is the only load balancer with a vote: nothing takes over when it fails", carriers[0])
 	}
+}
+
+// unreached says why pair mode's isolation test fails.
+func (a *Agent) unreached() string {
+	if a.cfg.Probe != nil {
+		return "none of TANDEM_PROBE answers"
+	}
+	return "HAProxy sees no server up (name something else that answers: TANDEM_PROBE)"
 }
 
 func (a *Agent) siteProblems(s status.Status, say func(status.Health, string, ...any)) {

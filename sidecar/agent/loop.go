@@ -16,6 +16,7 @@ const lookEvery = 250 * time.Millisecond
 // something happened, standing, site decision and report are brought up to
 // date.
 func (a *Agent) turn() {
+	a.stepReach()
 	a.stepLease(lease.Tick{})
 	now := a.deps.Now()
 	if !a.dirty && now < a.due {

@@ -158,7 +158,12 @@ func (r *rehearsal) actor(n pictureNode) (*actor, error) {
 	sum := sha256.Sum256([]byte(n.Name)) // distinct, and the same in every rehearsal
 	cfg.Incarnation = lease.Incarnation(sum[:len(lease.Incarnation{})])
 	if cfg.Probe != nil {
-		cfg.Probe = func() bool { return !x.cut }
+		cfg.Probe = func() time.Duration {
+			if x.cut {
+				return 0
+			}
+			return r.now
+		}
 	}
 	deps := Deps{
 		Now: func() time.Duration { return r.now }, Log: zap.NewNop(),
