@@ -175,7 +175,7 @@ func hold(s Server, want Want, journal Journal) (HoldKind, string) {
 		return HoldMaintenance, "set to maintenance by hand"
 	case a.Has(IMaint):
 		return HoldTracked, "the server that it tracks is in maintenance"
-	case a.Has(RMaint | HMaint):
+	case a.Has(RMaint):
 		return HoldUnresolved, "its name does not resolve"
 	case s.Agent:
 		return HoldAgent, "its agent-check can undo a drain; `disable agent` gives it to tandem"

@@ -85,7 +85,7 @@ func TestDiffNeverUndoesWhatAPersonDid(t *testing.T) {
 			switch {
 			case !ok || rule.Want != c.Want:
 				t.Fatalf("%s: nobody wants that", c)
-			case s.Admin.Has(FMaint | IMaint | RMaint | HMaint):
+			case s.Admin.Has(FMaint | IMaint | RMaint):
 				t.Fatalf("%s: it is in %s", c, s.Admin)
 			case s.Agent:
 				t.Fatalf("%s: it has an agent", c)
@@ -117,7 +117,7 @@ func TestEveryCombinationOfAdminBitsAndWants(t *testing.T) {
 					checked++
 					s := Server{ServerID: id, Admin: admin, Agent: agent, Weight: 1, InitialWeight: 1}
 					commands := Diff(Desired{Rules: []Rule{{Pattern: "*/*", Want: want}}}, []Server{s}, journal)
-					may := !agent && !admin.Has(FMaint|IMaint|RMaint|HMaint) &&
+					may := !agent && !admin.Has(FMaint|IMaint|RMaint) &&
 						(want == Drain && !admin.Has(FDrain|IDrain) || want == Ready && admin.Has(FDrain) && known == "ours")
 					if may != (len(commands) == 1) {
 						t.Errorf("%s, wanted %s, drained by %s, agent %v: %v", admin, want, known, agent, commands)
@@ -201,7 +201,7 @@ func TestDiffAgainstTheObvious(t *testing.T) {
 func TestAdminStateIsDecimal(t *testing.T) {
 	for value, want := range map[Admin]string{
 		0: "none", 1: "FMAINT", 2: "IMAINT", 4: "CMAINT", 5: "FMAINT+CMAINT", 8: "FDRAIN", 10: "IMAINT+FDRAIN",
-		12: "CMAINT+FDRAIN", 16: "IDRAIN", 24: "FDRAIN+IDRAIN", 32: "RMAINT", 64: "HMAINT", 128: "unknown",
+		12: "CMAINT+FDRAIN", 16: "IDRAIN", 24: "FDRAIN+IDRAIN", 32: "RMAINT", 64: "FQDN", 128: "unknown",
 	} {
 		if got := value.String(); got != want {
 			t.Errorf("%d is %s, want %s", value, got, want)

@@ -60,12 +60,13 @@ const (
 	FDrain                   // drain, set by a command: the only bit that tandem writes
 	IDrain                   // drain, inherited from the server that is tracked
 	RMaint                   // maintenance, because its name does not resolve
-	HMaint                   // maintenance, because its host name changed
+	FQDN                     // its host name was set by a command: a mark, and no maintenance
 )
 
-// inMaintenance are the bits under which a server is out of service. CMaint is
-// not among them: alone it means that somebody enabled the server since.
-const inMaintenance = FMaint | IMaint | RMaint | HMaint
+// inMaintenance are the bits under which a server is out of service
+// (SRV_ADMF_MAINT). CMaint is not among them: alone it means that somebody enabled
+// the server since.
+const inMaintenance = FMaint | IMaint | RMaint
 
 // Has says whether any bit of mask is set.
 func (a Admin) Has(mask Admin) bool { return a&mask != 0 }
@@ -76,7 +77,7 @@ func (a Admin) String() string {
 		return "none"
 	}
 	var words []string
-	for i, word := range [...]string{"FMAINT", "IMAINT", "CMAINT", "FDRAIN", "IDRAIN", "RMAINT", "HMAINT"} {
+	for i, word := range [...]string{"FMAINT", "IMAINT", "CMAINT", "FDRAIN", "IDRAIN", "RMAINT", "FQDN"} {
 		if a.Has(1 << i) {
 			words = append(words, word)
 		}

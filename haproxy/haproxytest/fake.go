@@ -346,7 +346,7 @@ func (f *Fake) state() string {
 			agent = 22
 		}
 		oper := s.Oper
-		if s.Admin&0x63 != 0 {
+		if s.Admin&0x23 != 0 {
 			oper = 0
 		}
 		fmt.Fprintf(&b, "2 %s %d %s 127.0.0.1 %d %d %d %d 1 1 0 2 0 %d 0 0 - 9 - 0 0 - - 0\n",
@@ -381,12 +381,12 @@ func (f *Fake) summary() string {
 }
 
 // usable says whether the server gets new requests.
-func (s *FakeServer) usable() bool { return s.Oper == 2 && s.Admin&^4 == 0 && s.Weight > 0 }
+func (s *FakeServer) usable() bool { return s.Oper == 2 && s.Admin&^0x44 == 0 && s.Weight > 0 }
 
 // status is the word of `show stat` for a server without checks.
 func (s *FakeServer) status() string {
 	switch {
-	case s.Admin&0x63 != 0:
+	case s.Admin&0x23 != 0:
 		return "MAINT"
 	case s.Oper == 0:
 		return "DOWN"
