@@ -180,7 +180,7 @@ func TestDiffAgainstTheObvious(t *testing.T) {
 						wanted, found = r.Want, true
 					}
 				}
-				if !found || wanted != pass || s.Agent || s.Admin&0b1100011 != 0 || !s.Valid() {
+				if !found || wanted != pass || s.Agent || s.Admin&0b100011 != 0 || !s.Valid() {
 					continue
 				}
 				if wanted == Drain && s.Admin&0b11000 == 0 || wanted == Ready && s.Admin&0b1000 != 0 && journal.Ours(s.ServerID) {

@@ -64,6 +64,7 @@ type Observation struct {
 	Held      []Hold
 	Unmatched []string // patterns of rules that cover no server
 	Map       MapStatus
+	Warnings  []Warning // in the order of their kinds; of a Fleet: in Each
 
 	SessionsLeft   int    // on drained servers whose rule says Close, at the last look (once a second)
 	SessionsClosed uint64 // of those, since the start of this process
@@ -143,6 +144,7 @@ func New(cfg Config) *Instance {
 			i.metrics.mapIs(s.Current)
 			i.update(func(o *Observation) { o.Map = s })
 		})
+		i.siteMap.Pause(true) // until the worker has looked for other tandems
 	}
 	return i
 }
@@ -151,7 +153,7 @@ func New(cfg Config) *Instance {
 // when all it started has ended. HAProxy being absent, hung or wrong never ends
 // it. The servers are left as they are.
 func (i *Instance) Run(ctx context.Context) error {
-	keeper := newKeeper(i.cfg.StateFile, i.cfg.JournalFile, i.log, i.metrics.fileWritten)
+	keeper := newKeeper(i)
 	w := newWorker(i, keeper)
 	watch := &watch{
 		socket:  i.cfg.Socket,

@@ -385,7 +385,7 @@ func TestAgentCheckedServerIsLeftAlone(t *testing.T) {
 }
 
 // agent is an agent-check's other side: it says one word to whoever connects.
-func agent(t *testing.T) (port string, say func(word string)) {
+func agent(t *testing.T) (port string, asked func() int32, say func(word string)) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -393,6 +393,7 @@ func agent(t *testing.T) (port string, say func(word string)) {
 	}
 	var word atomic.Value
 	word.Store("up")
+	var times atomic.Int32
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -400,6 +401,7 @@ func agent(t *testing.T) (port string, say func(word string)) {
 			if err != nil {
 				return
 			}
+			times.Add(1)
 			_ = c.SetDeadline(time.Now().Add(time.Second))
 			_, _ = c.Write([]byte(word.Load().(string) + "\n"))
 			_ = c.Close()
@@ -413,13 +415,13 @@ func agent(t *testing.T) (port string, say func(word string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return port, func(s string) { word.Store(s) }
+	return port, times.Load, func(s string) { word.Store(s) }
 }
 
 // An agent that drains and readies is obeyed by HAProxy alone: tandem sends that
 // server nothing on either site, whatever it says, and status names the agent.
 func TestAnAgentThatSpeaksIsNotFought(t *testing.T) {
-	port, say := agent(t)
+	port, asked, say := agent(t)
 	config := haproxytest.Backend("be", 1)
 	for _, name := range []string{"a-agent", "b-agent"} {
 		config += "  server " + name + " 127.0.0.1:9 agent-check agent-inter 50ms agent-port " + port + "\n"
@@ -434,6 +436,11 @@ func TestAnAgentThatSpeaksIsNotFought(t *testing.T) {
 	})
 	i := run(t, Config{Socket: relay.Socket})
 	i.applied(toA)
+	for end := time.Now().Add(3 * time.Second); asked() == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	}
+	if asked() == 0 && !p.AtLeast(2, 5) {
+		t.Skip("SKIPPED, NOT TESTED: this HAProxy never asks its agents, as 2.4.0 does not")
+	}
 	epoch := uint64(10)
 	for _, to := range []Desired{toA, toB} {
 		for _, c := range []struct{ word, admin string }{{"drain", "FDRAIN"}, {"up", "FDRAIN"}, {"ready", "none"}, {"up", "none"}} {
@@ -571,9 +578,8 @@ func TestADeletedServerIsForgotten(t *testing.T) {
 	}{{"b-1", toB}, {"a-1", Desired{Epoch: 4, Rules: toA.Rules}}} {
 		t.Run(c.server, func(t *testing.T) {
 			p := start(t, 2)
-			experimental := ""
 			if !p.AtLeast(2, 5) {
-				experimental = "experimental-mode on;"
+				t.Skip("SKIPPED, NOT TESTED: HAProxy 2.4 deletes only what was added at run time; see TestServersAddedAndRemovedAtRunTime")
 			}
 			i := run(t, Config{Socket: p.Socket})
 			i.applied(toA)
@@ -581,11 +587,11 @@ func TestADeletedServerIsForgotten(t *testing.T) {
 			if c.server == "a-1" {
 				i.applied(toB) // so that tandem has drained it
 			}
-			if answer := p.Do(experimental + "set server " + id + " state maint;del server " + id); !strings.Contains(answer, "Server deleted") {
+			if answer := p.Do("set server " + id + " state maint;del server " + id); !strings.Contains(answer, "Server deleted") {
 				t.Fatal(answer)
 			}
 			i.until("deleted", func(o Observation) bool { return len(o.Servers) == 3 && o.Applied != 0 })
-			if answer := p.Do(experimental + "add server " + id + " 127.0.0.1:9;set server " + id + " state drain"); !strings.Contains(answer, "New server registered") {
+			if answer := p.Do("add server " + id + " 127.0.0.1:9;set server " + id + " state drain"); !strings.Contains(answer, "New server registered") {
 				t.Fatal(answer)
 			}
 			i.until("added", func(o Observation) bool { return len(o.Servers) == 4 && adminOf(t, o.Servers, c.server) == "FDRAIN" })

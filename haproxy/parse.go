@@ -86,6 +86,10 @@ const (
 
 const checkFailed = 2 // srv_check_result
 
+// master is a backend of HAProxy's own: before 2.5 a worker lists the workers of
+// its master among its servers.
+const master = "MASTER"
+
 // ParseServers reads the answer to `show servers state` of all backends. What it
 // has parsed before (previous, may be nil) saves it the making of equal strings.
 //
@@ -118,6 +122,9 @@ func ParseServers(s string, previous []Server) ([]Server, error) {
 		}
 		if words.split(line, last+1); words.n <= last {
 			return nil, fmt.Errorf("%w: server line of fewer than %d words: %.80q", ErrParse, last+1, line)
+		}
+		if words.word(at[colBackend]) == master {
+			continue
 		}
 		servers = append(servers, Server{})
 		server := &servers[len(servers)-1]

@@ -55,7 +55,7 @@ func (w *worker) tell(missing []Command, held []Hold, applied uint64) {
 		}
 	}
 	w.told.held = held
-	if w.i.cfg.Observe && !slices.Equal(missing, w.told.pending) && len(missing) > 0 {
+	if !w.writes() && !slices.Equal(missing, w.told.pending) && len(missing) > 0 {
 		w.log.Info("would set servers", zap.Int("servers", len(missing)), zap.Strings("commands", show(missing)))
 	}
 	w.told.pending = missing

@@ -55,7 +55,7 @@ func mend(reason Reason, socket string) string {
 	case ReasonPermission:
 		return fmt.Sprintf("not allowed to open %s: run as a user that may, or set mode, user or group of the stats socket", socket)
 	case ReasonRefused:
-		return fmt.Sprintf("nobody listens at %s: HAProxy is not running", socket)
+		return fmt.Sprintf("nobody listens at %s: HAProxy is not running, or its configuration names another stats socket", socket)
 	case ReasonNotAdmin:
 		return fmt.Sprintf("%s is not of level admin: say `stats socket %s mode 600 level admin`", socket, socket)
 	case ReasonHung:
@@ -67,11 +67,26 @@ func mend(reason Reason, socket string) string {
 	case ReasonBadAnswer:
 		return fmt.Sprintf("what answers at %s is no HAProxy Runtime API", socket)
 	case ReasonSocketGone:
-		return fmt.Sprintf("%s takes no new connection, one from before still answers: raise `stats maxconn`, or reload HAProxy if the socket was removed", socket)
+		return fmt.Sprintf("%s takes no new connection, one from before still answers: somebody has all of its connections; raise `stats maxconn`", socket)
 	case ReasonStarting:
 		return "not yet asked"
 	}
 	return string(reason)
+}
+
+// mendSocket is mend for a socket that takes no new connection, for that reason,
+// while one from before still answers.
+func mendSocket(why Reason, socket string) string {
+	const still = ", a connection from before still answers: "
+	switch why {
+	case ReasonPermission:
+		return "not allowed to open " + socket + " any more" + still + "set its mode, user or group as they were"
+	case ReasonNoSocket:
+		return socket + " was removed" + still + "reload HAProxy"
+	case ReasonRefused, ReasonBadAnswer:
+		return socket + " was replaced" + still + "reload HAProxy"
+	}
+	return mend(ReasonSocketGone, socket)
 }
 
 // classify turns an error of a conversation into a fault.

@@ -26,6 +26,7 @@ type keeper struct {
 	journal string // path of the journal; empty: none
 	log     *zap.Logger
 	written func(error)
+	warn    func(WarningKind, string)
 
 	mu      sync.Mutex
 	want    []byte               // nil: nothing known yet
@@ -36,8 +37,11 @@ type keeper struct {
 	failed  string // last error, logged once
 }
 
-func newKeeper(path, journal string, log *zap.Logger, written func(error)) *keeper {
-	return &keeper{path: path, journal: journal, log: log, written: written, wake: make(chan struct{}, 1)}
+func newKeeper(i *Instance) *keeper {
+	return &keeper{
+		path: i.cfg.StateFile, journal: i.cfg.JournalFile, log: i.log, written: i.metrics.fileWritten, warn: i.warn,
+		wake: make(chan struct{}, 1),
+	}
 }
 
 // look has the file compared with what it should be.
@@ -130,18 +134,20 @@ func (k *keeper) write() {
 	if want == nil {
 		return
 	}
-	if b, err := os.ReadFile(k.path); err == nil && bytes.Equal(b, want) {
-		return
+	var err error
+	if b, failed := os.ReadFile(k.path); failed != nil || !bytes.Equal(b, want) {
+		err = replaceFile(k.path, want, 0o644, true)
+		k.written(err)
 	}
-	err := replaceFile(k.path, want, 0o644, true)
-	k.written(err)
 	switch {
 	case err != nil && err.Error() != k.failed:
 		k.failed = err.Error()
-		k.log.Error("server-state file not written: a reload would start with every server ready", zap.Error(err))
+		k.log.Error("server-state file not written: a reload would start with what is in it, or with every server ready", zap.Error(err))
+		k.warn(WarnStateFile, err.Error()+"; HAProxy would start with what is in it, or with every server ready")
 	case err == nil && k.failed != "":
 		k.failed = ""
 		k.log.Info("server-state file written again", zap.String("path", k.path))
+		k.warn(WarnStateFile, "")
 	}
 }
 

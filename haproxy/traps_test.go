@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -553,4 +554,59 @@ func aliveWhileEnded(t *testing.T, p *haproxytest.Process, idle time.Duration, e
 		t.Errorf("%+v", o)
 	}
 	return true
+}
+
+// A socket whose mode is changed while tandem runs: what is held open still obeys,
+// and the status says what is wrong. When HAProxy dies then, it is said to be
+// closed, and all is well when the mode is.
+func TestThePermissionOfTheSocketIsTakenAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, NOT TESTED: needs root, to become somebody who may not")
+	}
+	const nobody = 65534
+	p := start(t, 2)
+	mode := func(m os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.Chmod(p.Dir, 0o755), os.Chown(p.Socket, nobody, nobody), os.Chmod(p.Socket, m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mode(0o600)
+	_, input, output := asUser(t, nobody, keepVariable, p.Socket)
+	until := func(words ...string) {
+		t.Helper()
+		missing := func(line string) bool {
+			return slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
+		}
+		for line := ""; line == "" || missing(line); {
+			var err error
+			if line, err = output.ReadString('\n'); err != nil {
+				t.Fatalf("waited in vain for %q: %v", words, err)
+			}
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+	until("alive=true applied=1")
+	mode(0)
+	until("alive=true applied=1 socket-unusable: not allowed to open", "set its mode", "permission denied")
+	if _, err := input.Write([]byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	until("alive=true applied=2 socket-unusable")
+	if got := really(t, p); got != onB {
+		t.Error(got)
+	}
+	mode(0o600)
+	until("alive=true applied=2 :")
+	mode(0)
+	until("alive=true applied=2 socket-unusable")
+	p.Signal(syscall.SIGKILL)
+	until("alive=false applied=0 permission-denied")
+	<-p.Exited()
+	p.Start()
+	mode(0o600)
+	until("alive=true applied=2 :")
+	if got := really(t, p); got != onB {
+		t.Error(got)
+	}
 }

@@ -238,7 +238,7 @@ func (w *watch) askHeld(fault *talkError, start time.Time) verdict {
 	case err == nil && !info.Stopping && info.Process == w.held.process:
 		w.only = true
 		return verdict{alive: true, info: info, held: w.held, fault: &talkError{
-			Reason: ReasonSocketGone, Detail: mend(ReasonSocketGone, w.socket), Err: fault.Err,
+			Reason: ReasonSocketGone, Detail: mendSocket(fault.Reason, w.socket), Err: fault.Err,
 		}}
 	case errors.Is(err, net.ErrClosed) && w.held.over() && fault.Reason == ReasonHung:
 		fault = &talkError{Reason: ReasonDied, Detail: mend(ReasonDied, w.socket)}

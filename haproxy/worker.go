@@ -25,7 +25,8 @@ type worker struct {
 	log    *zap.Logger
 
 	journal  Journal
-	saved    Journal // as it is on disk
+	saved    Journal   // as it is on disk
+	tried    time.Time // when it was last written, or not
 	process  Process
 	fromFile func(ServerID) bool // what the process may have read at its start
 	table    []Server
@@ -36,6 +37,9 @@ type worker struct {
 	kicked   time.Time
 	pace     pace
 	closer   closer
+	claim    claim
+	rival    string // another tandem that writes here; empty: none
+	claimed  time.Time
 	told     told
 }
 
@@ -52,6 +56,7 @@ func newWorker(i *Instance, k *keeper) *worker {
 		i: i, keeper: k, log: i.log,
 		fromFile: func(ServerID) bool { return false },
 		pace:     pace{poll: i.cfg.Poll},
+		claim:    claim{socket: i.cfg.Socket},
 	}
 }
 
@@ -62,7 +67,9 @@ func (w *worker) run(ctx context.Context) {
 	patience := w.i.cadence() * 3 / 2
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
+	defer w.claim.release()
 	for {
+		w.contend()
 		var offered *loan
 		w.i.waits(w.pace.next)
 		select {
@@ -80,25 +87,6 @@ func (w *worker) run(ctx context.Context) {
 			w.prepare()
 		}
 		timer.Reset(patience)
-	}
-}
-
-// load remembers what an earlier sidecar knew.
-func (w *worker) load() {
-	if w.i.cfg.JournalFile != "" {
-		j, err := loadJournal(w.i.cfg.JournalFile)
-		if err != nil {
-			w.log.Error("journal not read: drains found now count as ours on the standby site and where the server-state file has them, else as an operator's", zap.Error(err))
-		}
-		w.journal, w.saved = j, j.clone()
-	}
-	if w.i.keepsFile() {
-		raw, table, err := w.keeper.read()
-		if err == nil {
-			w.raw, w.table = raw, table
-		} else {
-			w.log.Info("no usable server-state file yet", zap.Error(err))
-		}
 	}
 }
 
@@ -185,6 +173,8 @@ func (w *worker) meet(info Info) {
 	if w.process == info.Process {
 		return
 	}
+	w.claimed = time.Time{}
+	w.contend()
 	if w.process != (Process{}) {
 		signal(w.i.kick) // the watch still holds a connection to the one before
 	}
@@ -217,12 +207,15 @@ func (w *worker) settle(c *conversation) error {
 	w.pace.cost(took)
 	w.i.metrics.observed(took)
 	if same && edition != 0 && edition == w.calm && !w.closer.due(desired, w.tableAt) && w.i.Observed().Applied == desired.Epoch {
+		if w.tableAt.Sub(w.tried) > saveAgain {
+			w.save() // the disk did not take it
+		}
 		w.i.seen(w.tableAt)
 		return nil
 	}
 	if edition != 0 {
 		w.learn(c, desired)
-		if !w.i.cfg.Observe && c.info.Level == "admin" {
+		if w.writes() && c.info.Level == "admin" {
 			err = w.reconcile(c, desired)
 		}
 	}
@@ -336,68 +329,4 @@ func show(commands []Command) []string {
 		lines = append(lines, c.String())
 	}
 	return lines
-}
-
-// save writes the journal before anything is sent that it must know of.
-func (w *worker) save() {
-	if w.i.cfg.JournalFile == "" || w.i.cfg.Observe || w.journal.equal(w.saved) {
-		return
-	}
-	if err := saveJournal(w.i.cfg.JournalFile, w.journal); err != nil {
-		if w.told.journal != err.Error() {
-			w.told.journal = err.Error()
-			w.log.Error("journal not written: after a restart drains of ours may pass for an operator's", zap.Error(err))
-		}
-		return
-	}
-	w.saved, w.told.journal = w.journal.clone(), ""
-	w.keeper.journalWritten()
-}
-
-// prepare keeps the server-state file in step with what is wanted while HAProxy
-// is away, so that it starts as it should be.
-func (w *worker) prepare() {
-	w.calm = 0
-	desired, edition := w.i.wanted()
-	if edition == 0 || !w.i.keepsFile() || w.raw == "" {
-		return
-	}
-	if w.prepared == edition {
-		return
-	}
-	w.prepared = edition
-	if w.journal.Blank() {
-		w.journal = w.journal.Learn(desired, w.table, Process{}, w.tableFromFile(), time.Now())
-	}
-	missing := Diff(desired, w.table, w.journal)
-	if len(missing) == 0 {
-		return
-	}
-	w.journal = w.journal.Intend(missing, time.Now())
-	w.save()
-	w.file(missing)
-}
-
-// tableFromFile says which drains of the table may come from the server-state
-// file: all, if no process has been looked at, for then the table is the file's.
-func (w *worker) tableFromFile() func(ServerID) bool {
-	if w.process == (Process{}) {
-		return func(ServerID) bool { return true }
-	}
-	return w.fromFile
-}
-
-// file hands the table to the keeper as it will be when all is carried out.
-func (w *worker) file(missing []Command) {
-	if !w.i.keepsFile() {
-		return
-	}
-	raw := Patch(w.raw, missing)
-	table := w.table
-	if len(missing) > 0 {
-		if patched, err := ParseServers(raw, w.table); err == nil {
-			table = patched
-		}
-	}
-	w.keeper.put(raw, table)
 }

@@ -59,7 +59,7 @@ var script = []string{
 	// Several lines in one write.
 	"prompt\nset server be/a-1 state drain\nset server be/w-1 state drain\nshow cli level\nset server be/nosuch state ready\nquit",
 	"show servers state",
-	"prompt\nset severity-output number\nset server be/nosuch state drain\n\nshow cli level\nset server be/a-1 state ready\nset server be/w-1 state bogus\nquit",
+	"prompt\nset severity-output number\nset server be/nosuch state drain\nshow cli level\nset server be/a-1 state ready\nset server be/w-1 state bogus\nquit",
 	"show servers state",
 }
 
@@ -154,6 +154,9 @@ func comparable(line, answer string) string {
 			b.WriteString("\n")
 		}
 		return strings.TrimSpace(b.String())
+	}
+	if strings.HasPrefix(line, "set server be/w-1 weight") { // since 3.0 each of these answers ends its line
+		return strings.TrimRight(answer, "\n")
 	}
 	if first, _, ok := strings.Cut(answer, "nknown command"); ok {
 		return first + "nknown command"

@@ -52,6 +52,7 @@ type Map struct {
 
 	mu     sync.Mutex
 	want   map[string]string
+	paused bool
 	wake   chan struct{}
 	status Status
 }
@@ -86,6 +87,17 @@ func (m *Map) Set(want map[string]string) {
 	}
 }
 
+// Pause has nothing written, at HAProxy or on disk, until it is called again.
+func (m *Map) Pause(paused bool) {
+	m.mu.Lock()
+	changed := m.paused != paused
+	m.paused = paused
+	m.mu.Unlock()
+	if changed && !paused {
+		m.Wake()
+	}
+}
+
 // Wake has the map read again now, for example because HAProxy was reloaded.
 func (m *Map) Wake() {
 	select {
@@ -107,9 +119,9 @@ func (m *Map) Run(ctx context.Context) {
 		case <-tick.C:
 		}
 		m.mu.Lock()
-		want := maps.Clone(m.want)
+		want, paused := maps.Clone(m.want), m.paused
 		m.mu.Unlock()
-		if len(want) == 0 {
+		if len(want) == 0 || paused {
 			continue
 		}
 		if err := valid(m.path, want); err != nil {

@@ -76,23 +76,25 @@ func mapWord(m haproxy.MapStatus) string {
 	return ""
 }
 
-// mapWarnings say which active-site map cannot be kept, and why. With a HAProxy
-// that is gone there is no map to keep but the file.
-func mapWarnings(o haproxy.Observation) []string {
+// haproxyWarnings say which files cannot be kept, and what else is to be mended at
+// a HAProxy. With one that is gone there is no map to keep but the file.
+func haproxyWarnings(o haproxy.Observation) []string {
 	each := o.Each
 	if len(each) == 0 {
 		each = []haproxy.Observation{o}
 	}
 	var out []string
 	for _, one := range each {
-		if !one.Alive || mapWord(one.Map) != status.MapNotCurrent {
-			continue
-		}
-		text := "map-not-current: " + one.Map.Detail
+		of := ""
 		if o.Each != nil {
-			text += " (" + one.Name + ")"
+			of = " (" + one.Name + ")"
 		}
-		out = append(out, text)
+		for _, w := range one.Warnings {
+			out = append(out, string(w.Kind)+": "+w.Detail+of)
+		}
+		if one.Alive && mapWord(one.Map) == status.MapNotCurrent {
+			out = append(out, "map-not-current: "+one.Map.Detail+of)
+		}
 	}
 	return out
 }

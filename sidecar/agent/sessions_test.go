@@ -86,7 +86,14 @@ func TestSessionsAndTheMapAreShown(t *testing.T) {
 		if s := lb2.Status(); s.Health != status.Degraded || haproxyOf(s, "lb1").Map != status.MapNotCurrent {
 			t.Errorf("%s, %+v", s.Health, haproxyOf(s, "lb1"))
 		}
-		lb1.proxy.says(func(o *haproxy.Observation) { o.Map = haproxy.MapStatus{Current: true} })
+		lb1.proxy.says(func(o *haproxy.Observation) {
+			o.Warnings = []haproxy.Warning{{Kind: haproxy.WarnRival, Detail: "pid 7"}, {Kind: haproxy.WarnStateFile, Detail: "no space left on device"}}
+		})
+		c.until("lb2 shows the other warnings of lb1", 3*time.Second, func() bool {
+			p := lb2.Status().Problems
+			return slices.Contains(p, "lb1: another-tandem: pid 7") && slices.Contains(p, "lb1: state-file-not-written: no space left on device")
+		})
+		lb1.proxy.says(func(o *haproxy.Observation) { o.Map, o.Warnings = haproxy.MapStatus{Current: true}, nil })
 		c.until("the warning goes", 3*time.Second, func() bool { return !warned() && lb2.Status().Health == status.Healthy })
 	})
 }

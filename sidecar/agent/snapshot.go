@@ -296,7 +296,7 @@ func (a *Agent) warnings(now time.Duration) []string {
 		for _, p := range o.Unmatched {
 			out = append(out, "glob-matches-nothing: "+p+" in TANDEM_SITES matches no server of HAProxy")
 		}
-		out = append(out, mapWarnings(o)...)
+		out = append(out, haproxyWarnings(o)...)
 	}
 	for kind, at := range a.warned {
 		if now-at < time.Minute {
