@@ -44,7 +44,7 @@ func (c *claim) hold() (rival string) {
 	case err == nil:
 		c.release()
 		c.name, c.listener = name, l
-		c.greeter.Go(func() { greet(l) })
+		c.greeter.Go(func() { introduce(l) })
 	case errors.Is(err, syscall.EADDRINUSE):
 		return holder(name, owner)
 	}
@@ -61,8 +61,8 @@ func (c *claim) release() {
 	c.name, c.listener = "", nil
 }
 
-// greet lets others in who want to know who is here: the kernel tells them.
-func greet(l net.Listener) {
+// introduce lets others in who want to know who is here: the kernel tells them.
+func introduce(l net.Listener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {

@@ -46,7 +46,7 @@ func takeClaim(name string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	go greet(l) // until the process ends
+	go introduce(l) // until the process ends
 	fmt.Println("taken")
 	_, _ = os.Stdin.Read(make([]byte, 1))
 }

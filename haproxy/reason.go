@@ -78,13 +78,14 @@ func mend(reason Reason, socket string) string {
 // while one from before still answers.
 func mendSocket(why Reason, socket string) string {
 	const still = ", a connection from before still answers: "
-	switch why {
-	case ReasonPermission:
-		return "not allowed to open " + socket + " any more" + still + "set its mode, user or group as they were"
-	case ReasonNoSocket:
-		return socket + " was removed" + still + "reload HAProxy"
-	case ReasonRefused, ReasonBadAnswer:
-		return socket + " was replaced" + still + "reload HAProxy"
+	texts := map[Reason]string{
+		ReasonPermission: "not allowed to open " + socket + " any more" + still + "set its mode, user or group as they were",
+		ReasonNoSocket:   socket + " was removed" + still + "reload HAProxy",
+		ReasonRefused:    socket + " was replaced" + still + "reload HAProxy",
+		ReasonBadAnswer:  socket + " was replaced" + still + "reload HAProxy",
+	}
+	if text, ok := texts[why]; ok {
+		return text
 	}
 	return mend(ReasonSocketGone, socket)
 }
