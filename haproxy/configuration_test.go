@@ -126,6 +126,7 @@ func TestTheSocketIsMovedByAReload(t *testing.T) {
 // back.
 func TestTheLevelIsChangedByAReload(t *testing.T) {
 	p, i, _ := changed(t, haproxytest.Backend("be", 2))
+	fileSays(t, i.cfg.StateFile, func(table []Server) bool { return states(table) == onA })
 	p.Configure(strings.Replace(haproxytest.Global, "level admin", "level operator", 1) + haproxytest.Backend("be", 2))
 	p.Reload()
 	i.until("not-admin", func(o Observation) bool { return o.Alive && o.PID == p.PID() && o.Reason == ReasonNotAdmin })
@@ -151,12 +152,16 @@ func TestCountersClearedByHand(t *testing.T) {
 	before := i.applied(closing(2))
 	c.cut(answer)
 	i.until("counted", func(o Observation) bool { return o.SessionsClosed == 1 })
-	for _, command := range []string{"clear counters", "clear counters all"} {
+	commands, next := []string{"clear counters", "clear counters all"}, "1" // the first since
+	if c.p.AtLeast(3, 4) && !c.p.AtLeast(3, 5) {
+		commands, next = commands[:1], "2" // 3.4.0 crashes at the first session after the second of them
+	}
+	for _, command := range commands {
 		if said := strings.TrimSpace(c.p.Do(command)); said != "" {
 			t.Fatalf("%s: %s", command, said)
 		}
 	}
-	c.cut(c.ask("a-1", "1")) // the first since
+	c.cut(c.ask("a-1", next))
 	o, _ := i.until("counted too", func(o Observation) bool { return o.SessionsClosed == 2 })
 	if states(o.Servers) != states(before.Servers) || o.Changes != before.Changes || len(o.Held) != 0 {
 		t.Errorf("%+v", o)

@@ -51,6 +51,11 @@ func serveSite(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveAt(t, l, name)
+}
+
+func serveAt(t *testing.T, l net.Listener, name string) string {
+	t.Helper()
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })}
 	done := make(chan struct{})
 	go func() { _ = server.Serve(l); close(done) }()

@@ -35,6 +35,8 @@ type Expect struct {
 	MapFile   string   // TANDEM_MAP
 	Hold      string   // TANDEM_HOLD
 	Patterns  []string // of all sites: backend/server globs
+	// Saved are the servers in StateFile as it is now; File reads them.
+	Saved []haproxy.Server
 	// Some: there are other HAProxys, which may have the servers of a pattern.
 	Some bool
 }
@@ -45,6 +47,9 @@ func File(path string, expect Expect) ([]Finding, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read haproxy configuration: %w", err)
+	}
+	if saved, err := os.ReadFile(expect.StateFile); err == nil { // there may be none yet
+		expect.Saved, _ = haproxy.ParseServers(string(saved), nil) // a spoilt one is written anew
 	}
 	return Read(strings.NewReader(string(b)), expect)
 }
@@ -59,7 +64,10 @@ func Read(r io.Reader, expect Expect) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := checker{config: c, text: withoutComments(string(text)), expect: expect}
+	k := checker{config: c, text: withoutComments(string(text)), expect: expect, saved: map[haproxy.ServerID]int{}}
+	for _, s := range expect.Saved {
+		k.saved[s.ServerID] = s.Port
+	}
 	k.socket()
 	k.stateFile()
 	k.patterns()
@@ -84,6 +92,7 @@ type checker struct {
 	config   config
 	text     string
 	expect   Expect
+	saved    map[haproxy.ServerID]int // ports in the server-state file
 	findings []Finding
 }
 
@@ -239,6 +248,7 @@ func (k *checker) backend(b backend) {
 }
 
 func (k *checker) server(b backend, s server) {
+	k.port(b, s)
 	if s.has("agent-check") {
 		k.find(Error, "remove agent-check, or take the server out of the sites",
 			"server %s/%s has an agent-check, which could undo a drain: tandem leaves it alone", b.name, s.name)
@@ -251,6 +261,19 @@ func (k *checker) server(b backend, s server) {
 		k.find(Warning, "remove backup: tandem decides which site serves",
 			"server %s/%s is a backup: it gets nothing while another of the backend is up and not drained", b.name, s.name)
 	}
+}
+
+// port finds a port that was changed in the configuration: HAProxy takes the one
+// in the server-state file.
+func (k *checker) port(b backend, s server) {
+	id := haproxy.ServerID{Backend: b.name, Server: s.name}
+	here, saved := s.port(), k.saved[id]
+	if here == 0 || saved == 0 || here == saved {
+		return
+	}
+	host := strings.Trim(s.address[:strings.LastIndexByte(s.address, ':')], "[]")
+	k.find(Warning, fmt.Sprintf("at HAProxy's socket: set server %s addr %s port %d", id, host, here),
+		"server %s has port %d here and %d in the server-state file, by hand or from before: after a reload HAProxy uses %d", id, here, saved, saved)
 }
 
 func (k *checker) mapFile() {

@@ -129,6 +129,45 @@ func TestPatternsOfOtherHAProxysAreNoFault(t *testing.T) {
 	}
 }
 
+// HAProxy takes the port out of the server-state file (measured in package
+// haproxy: TestAPortChangedInTheConfiguration).
+func TestAPortThatDiffersFromTheStateFileIsFound(t *testing.T) {
+	dir := t.TempDir()
+	with := expect
+	with.StateFile = filepath.Join(dir, "state")
+	path := filepath.Join(dir, "haproxy.cfg")
+	const header = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord\n"
+	line := func(server, port string) string {
+		return "3 app 1 " + server + " 10.0.1.1 2 0 1 1 5 1 0 0 0 0 0 0 - " + port + " -\n"
+	}
+	text := strings.ReplaceAll(good, expect.StateFile, with.StateFile)
+	for _, c := range []struct{ name, saved, text, what, mend string }{
+		{"the same", header + line("a-1", "80") + line("b-1", "80"), text, "", ""},
+		{"another", header + line("a-1", "80") + line("b-1", "8080"), text, "app/b-1 has port 80 here and 8080 in", "set server app/b-1 addr 10.0.2.1 port 80"},
+		{"no port there", header + line("a-1", "0"), text, "", ""},
+		{"no port here", header + line("a-1", "8080"), strings.Replace(text, "10.0.1.1:80", "10.0.1.1", 1), "", ""},
+		{"a relative one here", header + line("a-1", "8080"), strings.Replace(text, "10.0.1.1:80", "10.0.1.1:+80", 1), "", ""},
+		{"IPv6", header + line("a-1", "80"), strings.Replace(text, "10.0.1.1:80", "[2001:db8::1]:81", 1), "app/a-1 has port 81 here and 80 in", "set server app/a-1 addr 2001:db8::1 port 81"},
+		{"no file", "", text, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(with.StateFile, []byte(c.saved), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			findings, err := File(path, with)
+			if err != nil || c.what == "" && len(findings) > 0 {
+				t.Fatal(err, findings)
+			}
+			if c.what != "" && (len(findings) != 1 || findings[0].Severity != Warning || !strings.Contains(findings[0].What, c.what) || !strings.Contains(findings[0].Mend, c.mend)) {
+				t.Fatalf("%+v", findings)
+			}
+		})
+	}
+}
+
 func TestAnonymousDefaultsAreInherited(t *testing.T) {
 	text := strings.ReplaceAll(strings.Replace(good, "defaults base", "defaults", 1), " from base", "")
 	findings, err := Read(strings.NewReader(text), expect)

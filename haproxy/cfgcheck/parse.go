@@ -46,7 +46,21 @@ type backend struct {
 
 type server struct {
 	name    string
+	address string            // host:port, as it stands there
 	options map[string]string // with those of default-server
+}
+
+// port is that of the address; 0 if it has none, or one relative to the client's.
+func (s server) port() int {
+	at := strings.LastIndexByte(s.address, ':')
+	if at < 0 {
+		return 0
+	}
+	port, err := strconv.ParseUint(s.address[at+1:], 10, 16)
+	if err != nil || strings.HasPrefix(s.address[at+1:], "+") {
+		return 0
+	}
+	return int(port)
 }
 
 func (s server) has(option string) bool { _, ok := s.options[option]; return ok }
@@ -182,7 +196,7 @@ func (r reader) backend(kind parser.Section, name string) backend {
 			maps.Copy(defaults, serverOptions(l.Params))
 		}
 	}
-	add := func(name string, own map[string]string) {
+	add := func(name, address string, own map[string]string) {
 		options := maps.Clone(defaults)
 		maps.Copy(options, own)
 		for option := range own {
@@ -193,17 +207,17 @@ func (r reader) backend(kind parser.Section, name string) backend {
 		if _, ok := own["enabled"]; ok {
 			delete(options, "disabled")
 		}
-		b.servers = append(b.servers, server{name, options})
+		b.servers = append(b.servers, server{name, address, options})
 	}
 	servers, _ := get[[]types.Server](r, kind, name, "server")
 	for _, s := range servers {
-		add(s.Name, serverOptions(s.Params))
+		add(s.Name, s.Address, serverOptions(s.Params))
 	}
 	templates, _ := get[[]types.ServerTemplate](r, kind, name, "server-template")
 	for _, t := range templates {
 		options := serverOptions(t.Params)
 		for _, slot := range slots(t.NumOrRange) {
-			add(t.Prefix+strconv.Itoa(slot), options)
+			add(t.Prefix+strconv.Itoa(slot), "", options)
 		}
 	}
 	return b
