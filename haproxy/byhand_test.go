@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,7 +193,16 @@ func TestFrontendDisabledByHand(t *testing.T) {
 	if got, err := h.ask(); err == nil {
 		t.Errorf("answered by %q", got)
 	}
-	if o := h.switches(); !o.Alive || o.Reason != "" || len(o.Held) > 0 {
+	named := func(o Observation) bool {
+		return len(o.Warnings) == 1 && o.Warnings[0].Kind == WarnFrontend && strings.Contains(o.Warnings[0].Detail, " f, disabled")
+	}
+	shown := strings.Contains(h.p.Do("show stat -1 1 -1"), ","+frontendPaused+",")
+	if shown {
+		h.until("said", named)
+	} else if h.p.AtLeast(2, 8) { // 2.4.0 and 2.6.0 say that it is open
+		t.Fatal(h.p.Do("show stat -1 1 -1"))
+	}
+	if o := h.switches(); !o.Alive || o.Reason != "" || len(o.Held) > 0 || shown && !named(o) {
 		t.Errorf("%+v", o)
 	}
 	if got, err := h.ask(); err == nil {
@@ -202,6 +212,13 @@ func TestFrontendDisabledByHand(t *testing.T) {
 	if got, err := h.ask(); got != "a" {
 		t.Errorf("answered by %q, %v", got, err)
 	}
+	h.until("no longer said", func(o Observation) bool { return len(o.Warnings) == 0 })
+	h.p.Do("shutdown frontend f")
+	if shown {
+		h.until("said", named)
+	}
+	h.p.Reload()
+	h.until("a new process has it", func(o Observation) bool { return o.PID == h.p.PID() && len(o.Warnings) == 0 })
 }
 
 func TestSessionsShutByHand(t *testing.T) {

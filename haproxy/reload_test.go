@@ -162,3 +162,19 @@ func TestDeathOfAWorkerUnderItsMaster(t *testing.T) {
 		t.Errorf("noticed after %v", d)
 	}
 }
+
+// Before 2.5 a worker lists the workers of its master among its servers. No
+// pattern covers them, and no command goes there.
+func TestTheMastersWorkersAreNoServers(t *testing.T) {
+	p := haproxytest.New(t, haproxytest.Global+haproxytest.Backend("be", 1))
+	p.StartMaster()
+	t.Logf("\n%s", p.Do("show servers state"))
+	i := run(t, Config{Socket: p.Socket})
+	o := i.applied(Desired{Epoch: 1, Rules: []Rule{{Pattern: "*/*", Want: Drain}}})
+	if got := states(o.Servers); got != "be/a-1=FDRAIN be/b-1=FDRAIN" || o.Changes != 2 {
+		t.Errorf("%s, %d commands", got, o.Changes)
+	}
+	if raw := p.Do("show servers state"); strings.Contains(raw, master) && !strings.Contains(raw, master+" 1 cur-1 - 2 0 ") {
+		t.Errorf("\n%s", raw)
+	}
+}

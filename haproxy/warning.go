@@ -20,6 +20,7 @@ type WarningKind string
 const (
 	WarnStateFile WarningKind = "state-file-not-written" // the disk does not take the server-state file
 	WarnJournal   WarningKind = "journal-not-written"    // or not the journal
+	WarnFrontend  WarningKind = "frontend-disabled"      // by a person, at the socket
 	WarnRival     WarningKind = "another-tandem"         // which writes to the same HAProxy; this one does not
 )
 

@@ -40,6 +40,7 @@ type worker struct {
 	claim    claim
 	rival    string // another tandem that writes here; empty: none
 	claimed  time.Time
+	fronts   frontends
 	told     told
 }
 
@@ -98,10 +99,13 @@ func (w *worker) cycle(ctx context.Context, offered *loan) {
 		}
 		w.meet(c.info)
 		due, err := w.pace.due(c, len(w.table), time.Now())
-		if err != nil || !due {
+		if err == nil && due {
+			err = w.settle(c)
+		}
+		if err != nil {
 			return err
 		}
-		return w.settle(c)
+		return w.fronts.look(c, w.tellFrontends)
 	})
 	if err == nil || ctx.Err() != nil {
 		return

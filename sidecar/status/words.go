@@ -114,6 +114,7 @@ var words = map[string]string{
 	"not-admin":              "the socket of HAProxy is not of level admin.",
 	"state-file-not-written": "HAProxy's server-state file (TANDEM_STATE_FILE) cannot be written: a reload begins with what was in it, or with every server ready.",
 	"journal-not-written":    "the list of tandem's own drains (TANDEM_STATE_DIR) cannot be written: after a restart of the sidecar they may pass for a person's.",
+	"frontend-disabled":      "a person disabled a frontend at HAProxy's socket: clients are refused there, and the address stays.",
 	"another-tandem":         "another tandem writes to the same HAProxy; this one sends nothing until that one ends.",
 	"map-not-current":        "the active-site map (TANDEM_MAP) is not as decided, in memory or on disk.",
 
