@@ -112,6 +112,8 @@ const (
 	askWho      = askWhoAgain + askLevel
 	askLevel    = "show cli level\nset severity-output number\n"
 	askTable    = "show servers state"
+
+	masterPrompt = "master> " // of a master process, to the same greeting
 )
 
 // open waits for the prompt, asks who is there, and of one that is not known what
@@ -120,9 +122,13 @@ func (c *conversation) open(known *Info, then ahead) error {
 	if err := c.write(greet); err != nil {
 		return err
 	}
-	if answer, err := c.answer(""); err != nil {
+	answer, err := c.answer("")
+	switch {
+	case err != nil && bytes.HasSuffix(c.buf, []byte(masterPrompt)):
+		return &talkError{Reason: ReasonBadAnswer, Detail: "what answers is a master process (haproxy -S), which has no servers: name the path of a `stats socket`"}
+	case err != nil:
 		return err
-	} else if len(answer) != 0 {
+	case len(answer) != 0:
 		return &talkError{Reason: ReasonBadAnswer, Detail: fmt.Sprintf("greeted with %.40q", answer)}
 	}
 	questions := askWho

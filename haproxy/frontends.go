@@ -83,7 +83,7 @@ func ParseFrontends(raw string) (map[string]string, error) {
 	}
 	out := make(map[string]string)
 	for line := range strings.Lines(rest) {
-		words := strings.Split(line, ",")
+		words := strings.Split(strings.TrimRight(line, "\r\n"), ",")
 		if len(words) > max(name, kind, status) && words[kind] == "FRONTEND" {
 			out[words[name]] = words[status]
 		}

@@ -95,6 +95,24 @@ func FuzzSummary(f *testing.F) {
 	})
 }
 
+func FuzzParseFrontends(f *testing.F) {
+	seeds(f, "show-stat-frontends.txt", "show-stat-backends.txt")
+	f.Fuzz(func(t *testing.T, s string) {
+		status, err := ParseFrontends(s)
+		if err != nil {
+			return
+		}
+		for name, word := range status {
+			if strings.ContainsAny(name+word, ",\n") {
+				t.Fatalf("%q is %q", name, word)
+			}
+		}
+		if again, err := ParseFrontends(s + "\n"); err != nil || len(again) < len(status) {
+			t.Fatalf("%v, then %v %v", status, again, err)
+		}
+	})
+}
+
 // plainSummary is Summary without its shortcuts.
 func plainSummary(s string) string {
 	header, rest, _ := strings.Cut(s, "\n")

@@ -338,7 +338,7 @@ func TestWhatIsNoHAProxyIsNotTakenForOne(t *testing.T) {
 		}, []Reason{ReasonHung}},
 		"half of the prompt":     {func(c net.Conn) { read(c); _, _ = c.Write([]byte("\n>")) }, []Reason{ReasonDied}},
 		"prompt, then nothing":   {func(c net.Conn) { read(c); _, _ = c.Write([]byte("\n> ")); read(c); read(c) }, []Reason{ReasonHung}},
-		"master, not a worker":   {func(c net.Conn) { read(c); _, _ = c.Write([]byte("\nmaster> ")); read(c) }, []Reason{ReasonHung}},
+		"master, not a worker":   {func(c net.Conn) { read(c); _, _ = c.Write([]byte("\nmaster> ")); read(c) }, []Reason{ReasonBadAnswer}},
 		"speaks before it hears": {func(c net.Conn) { _, _ = c.Write([]byte("220 smtp\r\n")); read(c) }, []Reason{ReasonHung, ReasonBadAnswer, ReasonDied}},
 	}
 	for name, c := range cases {
