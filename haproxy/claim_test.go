@@ -82,27 +82,39 @@ func TestTwoTandemsAtOneHAProxy(t *testing.T) {
 }
 
 // The claim is the same by whatever path the socket is reached, and goes with
-// whoever had it.
+// whoever had it. What the first drained is the second's own if the two have one
+// journal, and else a person's.
 func TestTwoPathsOfOneSocket(t *testing.T) {
-	p := start(t, 2)
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(p.Dir, link); err != nil {
-		t.Fatal(err)
-	}
-	first := run(t, Config{Socket: p.Socket})
-	first.applied(toA)
-	second := run(t, Config{Socket: filepath.Join(link, filepath.Base(p.Socket))})
-	second.Set(toB)
-	second.until("the first named", func(o Observation) bool { return strings.Contains(rivalOf(o), "another path") })
-	if got := really(t, p); got != onA || rivalOf(first.Observed()) != "" {
-		t.Errorf("%s, %+v", got, first.Observed().Warnings)
-	}
-	first.stop()
-	second.until("it takes over", func(o Observation) bool { return rivalOf(o) == "" })
-	// What the first drained is not known to the second: to it that is a person's.
-	second.until("and leaves what it did not drain", func(o Observation) bool { return len(o.Held) == 2 && o.Applied == 2 })
-	if got := really(t, p); got != "be/a-1=FDRAIN be/a-2=FDRAIN be/b-1=FDRAIN be/b-2=FDRAIN" {
-		t.Error(got)
+	for name, c := range map[string]struct {
+		journals [2]string
+		held     int
+		want     string
+	}{
+		"one journal":  {[2]string{"j", "j"}, 0, onB},
+		"two journals": {[2]string{"j", "k"}, 2, "be/a-1=FDRAIN be/a-2=FDRAIN be/b-1=FDRAIN be/b-2=FDRAIN"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, 2)
+			link := filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(p.Dir, link); err != nil {
+				t.Fatal(err)
+			}
+			first := run(t, Config{Socket: p.Socket, JournalFile: filepath.Join(p.Dir, c.journals[0])})
+			first.applied(Desired{Epoch: 9, Rules: []Rule{{Pattern: "*/*", Want: Ready}}})
+			second := run(t, Config{Socket: filepath.Join(link, filepath.Base(p.Socket)), JournalFile: filepath.Join(p.Dir, c.journals[1])})
+			second.Set(toB)
+			second.until("the first named", func(o Observation) bool { return strings.Contains(rivalOf(o), "another path") })
+			first.applied(toA)
+			second.until("seen", func(o Observation) bool { return states(o.Servers) == onA })
+			if rivalOf(first.Observed()) != "" {
+				t.Errorf("%+v", first.Observed().Warnings)
+			}
+			first.stop()
+			second.until("it takes over", func(o Observation) bool { return rivalOf(o) == "" && o.Applied == 2 && len(o.Held) == c.held })
+			if got := really(t, p); got != c.want {
+				t.Error(got)
+			}
+		})
 	}
 }
 
