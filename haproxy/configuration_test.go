@@ -33,7 +33,16 @@ func changed(t *testing.T, backends string) (p *haproxytest.Process, i *running,
 func TestServersRenamedByAReload(t *testing.T) {
 	old, other := haproxytest.Backend("be", 2), strings.NewReplacer("a-2", "a-9", "b-2", "b-9").Replace(haproxytest.Backend("be", 2))
 	p, i, reload := changed(t, old)
+	knows := func(ours, gone string) {
+		t.Helper()
+		j, err := loadJournal(i.cfg.JournalFile)
+		if err != nil || !j.Ours(ServerID{"be", ours}) || j.Ours(ServerID{"be", gone}) {
+			t.Errorf("the journal says %+v, %v", j, err)
+		}
+	}
+	knows("b-2", "b-9")
 	reload(other)
+	knows("b-9", "b-2")
 	if got, want := really(t, p), "be/a-1=none be/a-9=none be/b-1=FDRAIN be/b-9=FDRAIN"; got != want {
 		t.Fatalf("%s", got)
 	}
@@ -47,9 +56,7 @@ func TestServersRenamedByAReload(t *testing.T) {
 	if got, want := really(t, p), "be/a-1=none be/a-9=none be/b-1=FDRAIN be/b-9=FDRAIN"; got != want {
 		t.Fatalf("%s", got)
 	}
-	if j, err := loadJournal(filepath.Join(p.Dir, "journal")); err != nil || j.Ours(ServerID{"be", "b-2"}) || !j.Ours(ServerID{"be", "b-9"}) {
-		t.Errorf("the journal says %+v, %v", j, err)
-	}
+	knows("b-9", "b-2")
 }
 
 // A backend that is gone after a reload is no fault, but said; one that comes back
