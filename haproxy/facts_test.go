@@ -148,6 +148,28 @@ func TestASoftStopIsNoticed(t *testing.T) {
 	}
 }
 
+// With a request under way it goes on for that one alone.
+func TestASoftStopWithARequestUnderWay(t *testing.T) {
+	c := startLong(t)
+	i := run(t, Config{Socket: c.p.Socket})
+	i.applied(toA)
+	answer := c.ask("a-1", "1")
+	c.p.Signal(syscall.SIGUSR1)
+	o, d := i.until("its end", gone)
+	t.Logf("after %v: %s: %s", d, o.Reason, o.Detail)
+	time.Sleep(500 * time.Millisecond)
+	if o := i.Observed(); o.Alive {
+		t.Errorf("%+v", o)
+	}
+	select {
+	case <-c.p.Exited():
+		t.Fatal("it did not wait for the request: this tests nothing")
+	case code := <-answer:
+		t.Fatalf("the request ended with %d", code)
+	default:
+	}
+}
+
 // Nothing else is ever sent. `set maxconn frontend`, which kills HAProxy 2.6.12, is
 // not among it, nor anything that ends or sets maintenance, a weight or health.
 var sent = regexp.MustCompile(`^(prompt|show info|show cli level|set severity-output number|show servers state|show stat (-1|be) [124] -1` +

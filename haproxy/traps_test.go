@@ -474,6 +474,15 @@ func TestReplacedSocketIsAnotherProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.until("the other as wanted", func(o Observation) bool { return o.PID == other.PID() && o.Applied == 1 })
+	// The next has a socket of another level, which is asked for anew.
+	lower := haproxytest.Start(t, strings.Replace(haproxytest.Global, "level admin", "level operator", 1)+haproxytest.Backend("be", 2))
+	if err := os.Rename(lower.Socket, p.Socket); err != nil {
+		t.Fatal(err)
+	}
+	o, _ := i.until("the next, and its level", func(o Observation) bool { return o.PID == lower.PID() && len(o.Pending) == 2 })
+	if o.Level != "operator" || o.Reason != ReasonNotAdmin {
+		t.Errorf("%+v", o)
+	}
 }
 
 func TestSocketWithoutPermission(t *testing.T) {
