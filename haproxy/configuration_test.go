@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -78,6 +79,43 @@ func TestABackendVanishesInAReload(t *testing.T) {
 	reload(one + two)
 	if got := really(t, p); got != "one/a-1=none one/b-1=FDRAIN two/a-1=none two/b-1=FDRAIN" || len(i.Observed().Held) != 0 || len(i.Observed().Unmatched) != 0 {
 		t.Fatalf("%s %+v", got, i.Observed())
+	}
+}
+
+// A backend that is `disabled` in the configuration takes no requests, though its
+// servers are listed as up; HAProxy refuses to set them. That holds up nothing, is
+// tried once in each process, and is over when it is enabled.
+func TestABackendDisabledInTheConfiguration(t *testing.T) {
+	on, off := haproxytest.Backend("two", 2), strings.Replace(haproxytest.Backend("two", 2), "\n", "\n  disabled\n", 1)
+	p := haproxytest.Start(t, haproxytest.Global+haproxytest.Backend("one", 1)+off)
+	relay := haproxytest.StartRelay(t, p.Socket)
+	var tried atomic.Int32
+	relay.Before(func(piece string) { tried.Add(int32(strings.Count(piece, "set server two/"))) }) //nolint:gosec // few
+	i := run(t, Config{Socket: relay.Socket, StateFile: filepath.Join(p.Dir, "state"), JournalFile: filepath.Join(p.Dir, "journal")})
+	o := i.applied(toA)
+	asRefused := func(o Observation) bool {
+		return len(o.Held) == 4 && !slices.ContainsFunc(o.Held, func(h Hold) bool { return h.Backend != "two" || h.Kind != HoldBackend })
+	}
+	if got := really(t, p); !asRefused(o) || !strings.HasPrefix(got, "one/a-1=none one/b-1=FDRAIN two/") || strings.Count(got, "FDRAIN") != 1 {
+		t.Fatalf("%s, held %+v", got, o.Held)
+	}
+	time.Sleep(500 * time.Millisecond) // some looks
+	if o := i.applied(toB); !asRefused(o) || tried.Load() != 2 {
+		t.Errorf("%d commands, held %+v", tried.Load(), o.Held)
+	}
+	p.Configure(haproxytest.Global + haproxytest.Backend("one", 1) + on)
+	p.Reload()
+	o, _ = i.until("the new process as wanted", func(o Observation) bool { return o.PID == p.PID() && o.Applied == 2 })
+	if got := really(t, p); len(o.Held) != 0 || got != "one/a-1=FDRAIN one/b-1=none two/a-1=FDRAIN two/a-2=FDRAIN two/b-1=none two/b-2=none" {
+		t.Errorf("%s, held %+v", got, o.Held)
+	}
+	p.Configure(haproxytest.Global + haproxytest.Backend("one", 1) + off)
+	p.Reload()
+	i.until("disabled again", func(o Observation) bool { return o.PID == p.PID() && o.Applied == 2 })
+	i.Set(Desired{Epoch: 3, Rules: toA.Rules})
+	o, _ = i.until("applied", func(o Observation) bool { return o.Applied == 3 })
+	if !asRefused(o) {
+		t.Errorf("held %+v", o.Held)
 	}
 }
 

@@ -111,9 +111,10 @@ func Diff(desired Desired, observed []Server, journal Journal) []Command {
 
 // writable says whether a command may be sent to the server at all: not into
 // maintenance, since both drain and ready would end it; not against an agent,
-// which would overrule us at its next answer; not under a name that is no name.
+// which would overrule us at its next answer; not in a backend that is disabled,
+// where HAProxy refuses; not under a name that is no name.
 func writable(s Server) bool {
-	return !s.Admin.Has(inMaintenance) && !s.Agent && s.Valid()
+	return !s.Admin.Has(inMaintenance) && !s.Agent && !s.Off && s.Valid()
 }
 
 // firstStep returns the commands that go out before the next read-back: the
@@ -138,6 +139,7 @@ const (
 	HoldDrain       HoldKind = "drain"       // drained, and not by tandem
 	HoldWeight      HoldKind = "weight"      // weight 0, set by hand
 	HoldAgent       HoldKind = "agent"       // an agent-check could overrule tandem
+	HoldBackend     HoldKind = "backend"     // its backend is disabled in the configuration
 	HoldName        HoldKind = "name"        // a name that cannot stand in a command
 )
 
@@ -169,6 +171,8 @@ func hold(s Server, want Want, journal Journal) (HoldKind, string) {
 	switch a := s.Admin; {
 	case !s.Valid():
 		return HoldName, "the name cannot stand in a command; letters, digits, _ . : - can"
+	case s.Off:
+		return HoldBackend, "its backend is disabled in the configuration, or was shut down, and takes no requests"
 	case a.Has(FMaint) && a.Has(CMaint):
 		return HoldMaintenance, "disabled in the configuration"
 	case a.Has(FMaint):

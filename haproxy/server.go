@@ -132,6 +132,7 @@ type Server struct {
 	InitialWeight int
 	Checked       bool // health checks are configured
 	Agent         bool // an agent-check is configured and enabled
+	Off           bool // its backend is disabled in the configuration: HAProxy refuses to set it
 	Addr          string
 	Port          int
 	FQDN          string // the name the address was resolved from, if any
@@ -143,5 +144,5 @@ func (s Server) Drained() bool { return s.Admin.Has(FDrain | IDrain) }
 
 // Routed says that HAProxy may send new requests to the server now.
 func (s Server) Routed() bool {
-	return s.Up && !s.Drained() && s.Weight > 0
+	return s.Up && !s.Drained() && !s.Off && s.Weight > 0
 }

@@ -3,6 +3,7 @@ package haproxy
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,6 +42,8 @@ type worker struct {
 	rival    string // another tandem that writes here; empty: none
 	claimed  time.Time
 	fronts   frontends
+	anew     bool            // the table is to be parsed though it is as it was
+	off      map[string]bool // backends of this process that are disabled in its configuration
 	told     told
 }
 
@@ -183,6 +186,7 @@ func (w *worker) meet(info Info) {
 		signal(w.i.kick) // the watch still holds a connection to the one before
 	}
 	w.process = info.Process
+	w.off, w.anew = nil, true
 	w.told.applied, w.calm = 0, 0
 	w.pace.now()
 	w.i.metrics.processes.Inc()
@@ -263,9 +267,19 @@ func remaining(desired Desired, commands []Command, tried map[Command]bool) []Co
 
 // read reads the table and says whether it is as it was.
 func (w *worker) read(c *conversation) (same bool, err error) {
-	table, raw, err := c.servers(w.table, w.raw)
+	before := w.raw
+	if w.anew {
+		before = ""
+	}
+	table, raw, err := c.servers(w.table, before)
 	if err != nil {
 		return false, err
+	}
+	w.anew = false
+	for n := range table {
+		if w.off[table[n].Backend] && !table[n].Off {
+			table[n].Off = true // it was parsed anew, and nobody else has it yet
+		}
 	}
 	same = (sameSlice(table, w.table) || slices.Equal(table, w.table)) && !w.tableAt.IsZero()
 	if !same {
@@ -296,11 +310,47 @@ func (w *worker) carryOut(c *conversation, desired Desired, step []Command) erro
 	if err != nil {
 		return err
 	}
+	if err := w.disabled(c, step, complaints); err != nil {
+		return err
+	}
 	if _, err = w.read(c); err != nil {
 		return err
 	}
 	w.learn(c, desired)
 	w.i.metrics.took(time.Since(start))
+	return nil
+}
+
+// disabled learns which backends are disabled in the configuration: HAProxy lists
+// their servers as up and refuses to set them. So does a process that is on its way
+// out, which is another matter.
+func (w *worker) disabled(c *conversation, step []Command, complaints []Complaint) error {
+	var off []string
+	for _, complaint := range complaints {
+		if !strings.Contains(complaint.Text, "Proxy is disabled") {
+			continue
+		}
+		n := slices.IndexFunc(step, func(s Command) bool { return s.String() == complaint.Command })
+		if n >= 0 && !slices.Contains(off, step[n].Backend) {
+			off = append(off, step[n].Backend)
+		}
+	}
+	if len(off) == 0 {
+		return nil
+	}
+	if err := c.again(ahead{}); err != nil {
+		return err
+	}
+	if c.info.Stopping {
+		return &talkError{Reason: ReasonStopping, Detail: mend(ReasonStopping, w.i.cfg.Socket)}
+	}
+	if w.off == nil {
+		w.off = map[string]bool{}
+	}
+	for _, backend := range off {
+		w.off[backend] = true
+	}
+	w.anew = true
 	return nil
 }
 

@@ -99,13 +99,13 @@ func (a *Agent) view(o haproxy.Observation) *site.View {
 		switch h.Kind {
 		case haproxy.HoldDrain, haproxy.HoldWeight, haproxy.HoldMaintenance:
 			held[h.ServerID] = true // takes no new connection until a person lets go of it
-		case haproxy.HoldTracked, haproxy.HoldUnresolved, haproxy.HoldAgent, haproxy.HoldName:
+		case haproxy.HoldTracked, haproxy.HoldUnresolved, haproxy.HoldAgent, haproxy.HoldBackend, haproxy.HoldName:
 		}
 	}
 	servers := make([]site.ServerState, 0, len(o.Servers))
 	for _, s := range o.Servers {
 		servers = append(servers, site.ServerState{
-			Backend: s.Backend, Server: s.Server, Up: s.Up, Held: held[s.ServerID], Drained: s.Admin.Has(haproxy.FDrain | haproxy.IDrain),
+			Backend: s.Backend, Server: s.Server, Up: s.Up, Held: held[s.ServerID], Drained: s.Drained() || s.Off,
 		})
 	}
 	v := site.NewView(*a.cfg.Sites, a.cfg.Node, servers)
