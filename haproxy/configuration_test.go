@@ -134,6 +134,9 @@ func TestAPortChangedInTheConfiguration(t *testing.T) {
 	}
 	p.Do("set server be/a-1 addr 127.0.0.2 port 7")
 	i.until("moved", func(Observation) bool { return at() == "127.0.0.2:7" })
+	fileSays(t, i.cfg.StateFile, func(table []Server) bool {
+		return slices.ContainsFunc(table, func(s Server) bool { return s.Server == "a-1" && s.Port == 7 })
+	})
 	reload(strings.Replace(haproxytest.Backend("be", 1), "a-1 127.0.0.1:9", "a-1 127.0.0.2:7", 1))
 	if at() != "127.0.0.2:7" {
 		t.Fatalf("at %s", at())

@@ -65,6 +65,12 @@ func reloadInMidBatch(t *testing.T, p *haproxytest.Process, reload func()) *runn
 	reloaded := make(chan []Server, 1)
 	interrupt(relay, func() {
 		reload()
+		// The old one may need up to a second to notice; 2.6.0 does not say when.
+		stops := func(log string) bool {
+			return strings.Contains(log, "Proxy be stopped") || strings.Contains(log, "Stopping backend be")
+		}
+		for end := time.Now().Add(1500 * time.Millisecond); !stops(p.Log()) && time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		}
 		raw, err := p.Ask(askTable)
 		if err != nil {
 			t.Errorf("the new process: %v", err)

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -192,16 +193,7 @@ func (m *Map) keepMemory(want map[string]string) (err error) {
 		return err
 	}
 	for _, key := range slices.Sorted(maps.Keys(want)) {
-		switch n, right := count(have, key, want[key]); {
-		case n > 0 && right == n:
-			continue
-		case n > 0:
-			err = api.SetMapEntry(m.path, key, want[key])
-		default:
-			// Not AddMapEntry: it asks first whether the key is there.
-			err = api.AddMapPayload(m.path, key+" "+want[key])
-		}
-		if err != nil {
+		if err := m.set(&api, have, key, want[key]); err != nil {
 			return fmt.Errorf("set %s in map %s: %w", key, m.path, err)
 		}
 	}
@@ -212,6 +204,33 @@ func (m *Map) keepMemory(want map[string]string) (err error) {
 	for _, key := range slices.Sorted(maps.Keys(want)) {
 		if n, right := count(have, key, want[key]); n == 0 || right != n {
 			return fmt.Errorf("read back map %s: %d of %d entries of %s are %s", m.path, right, n, key, want[key])
+		}
+	}
+	return nil
+}
+
+// set gives every entry of the key the value, or adds one. Several are set one by
+// one, by what HAProxy calls them: `set map` with their key changes all of them,
+// but in HAProxy 3.4.0 only the last, and the first is used.
+func (m *Map) set(api *runtime.SingleRuntime, have models.MapEntries, key, value string) error {
+	n, right := count(have, key, value)
+	switch {
+	case n == 0: // not AddMapEntry: it asks first whether the key is there
+		return api.AddMapPayload(m.path, key+" "+value)
+	case right == n:
+		return nil
+	case n == 1:
+		return api.SetMapEntry(m.path, key, value)
+	}
+	for _, e := range have {
+		if e.Key != key || e.Value == value {
+			continue
+		}
+		if _, err := strconv.ParseUint(strings.TrimPrefix(e.ID, "0x"), 16, 64); err != nil {
+			return fmt.Errorf("entry %.40q has no reference", e.ID)
+		}
+		if err := api.SetMapEntry(m.path, "#"+e.ID, value); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -238,7 +257,7 @@ func (m *Map) entries(api *runtime.SingleRuntime) (models.MapEntries, error) {
 }
 
 // count returns how many entries a key has, and how many of them have the value.
-// HAProxy uses the first; `set map` changes all of them.
+// HAProxy uses the first.
 func count(entries models.MapEntries, key, value string) (n, right int) {
 	for _, e := range entries {
 		if e.Key == key {
