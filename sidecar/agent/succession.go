@@ -147,9 +147,9 @@ func (a *Agent) underWayHere() string {
 
 // tooShort says which lease does not leave the next program time to start yet.
 func (a *Agent) tooShort(now time.Duration) string {
-	for _, g := range a.groups {
-		if g.holding && g.deadline-now < min(successionLease, a.cfg.MaxLease)*3/4 {
-			return "the lease of " + g.name + " is not renewed for long enough"
+	for _, l := range a.lease.Status(now) {
+		if l.Self && l.Deadline-now < min(successionLease, a.cfg.MaxLease)*3/4 {
+			return "the lease of " + l.Resource + " is not renewed for long enough"
 		}
 	}
 	return ""
@@ -183,7 +183,9 @@ func (a *Agent) Keep() []string {
 	for _, name := range a.cfg.Groups {
 		if g := a.groups[name]; g.holding && now < g.deadline {
 			a.setVIP(g, g.desired())
-			kept = append(kept, name)
+			if a.deps.Now() < g.deadline { // else it was too late, and goes with what is left behind
+				kept = append(kept, name)
+			}
 		}
 	}
 	return kept
@@ -207,7 +209,7 @@ func (a *Agent) settled(now time.Duration) bool {
 	}
 	a.succession = nil
 	a.self = a.makeReport(now)
-	if a.decider != nil {
+	if a.decider != nil && !decides(a.decider) {
 		a.feedSite(now, a.world(now))
 		a.feedSite(now, site.Adopt{
 			Decision: a.decision, Epoch: a.decided.Value.Epoch, Blank: a.decided.Value.Epoch == 0, PauseLeft: a.dates.pauseLeft(now, a.decision),
@@ -218,6 +220,13 @@ func (a *Agent) settled(now time.Duration) bool {
 		a.announceTo(n) // what happened before this node could be heard
 	}
 	return true
+}
+
+// decides says whether a decider has begun: one of the former program's has not, one
+// whose lease was won meanwhile has.
+func decides(d *site.Decider) bool {
+	_, _, adopted := d.Decision()
+	return adopted
 }
 
 // renewedAll says whether a quorum has answered for all that this agent holds. That
