@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -153,4 +154,32 @@ func TestTakingUpEndsWhatAPredecessorLeft(t *testing.T) {
 		"nft { 10.77.0.100 until 1h0m0.5s }",
 		"ip addr replace 10.77.0.100/32 dev eth0 valid_lft 2 preferred_lft 2",
 		"arping -c 1 -A -I eth0 10.77.0.100")
+}
+
+// TestWhatANewProgramGoesOnHoldingIsNotLeftBehind: the address that the former
+// program of this process put up is never gone, nor is its gate ever shut; what is
+// not kept goes as ever.
+func TestWhatANewProgramGoesOnHoldingIsNotLeftBehind(t *testing.T) {
+	m, k, c := fixture(t, FenceGate, "10.77.0.100/32")
+	k.have["10.77.0.100/32@eth0"] = 2
+	k.left[web4] = 1800 * ms
+	must(t, m.Set("web", hold(c.at+1800*ms)))
+	must(t, m.Clean("web"))
+	said(t, k, "nft { 10.77.0.100 until 1h0m1.8s }",
+		"ip addr replace 10.77.0.100/32 dev eth0 valid_lft 3 preferred_lft 3",
+		"arping -c 1 -A -I eth0 10.77.0.100",
+		"nft { 10.77.0.100 until 1h0m1.8s }")
+	c.at += 1700 * ms
+	m.step()
+	if len(k.have) != 1 {
+		t.Errorf("it has %v", k.have)
+	}
+
+	m, k, c = fixture(t, FenceGate, "10.77.0.100/32")
+	k.have["10.77.0.100/32@eth0"] = 2 // the lease has ended while nobody was there
+	if err := m.Set("web", hold(c.at-ms)); !errors.Is(err, ErrLate) {
+		t.Error(err)
+	}
+	must(t, m.Clean())
+	said(t, k, "ip addr del 10.77.0.100/32 dev eth0", "nft {  }")
 }
