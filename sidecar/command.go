@@ -55,9 +55,11 @@ HAProxy route so.
 Start it with "tandem run", configured by environment variables ("tandem config
 --table"). The other commands ask the sidecar on this machine through its
 control socket (TANDEM_SOCKET).`,
+		Version:       build().String(), // as tandem version says
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddGroup(&cobra.Group{ID: "see", Title: "See what is:"}, &cobra.Group{ID: "act", Title: "Change it:"}, &cobra.Group{ID: "set", Title: "Set it up:"})
 	root.AddCommand(
