@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -42,4 +43,46 @@ func TestHealthyMeansThatOneMoreFailureIsSurvived(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAVoterThatKeepsSilentIsSaid: who has just restarted is alive and fit in the
+// eyes of the others, but the next failure would leave no majority until it
+// votes. Nobody calls that healthy.
+func TestAVoterThatKeepsSilentIsSaid(t *testing.T) {
+	inBubble(t, nil, func(c *cluster) {
+		t := c.t
+		c.nodes["lb2"].cancel()
+		if err := <-c.nodes["lb2"].done; err != nil {
+			t.Fatal(err)
+		}
+		c.boot(t.Context(), "lb2")
+		booted := time.Now()
+		for _, name := range []string{"lb1", "witness"} {
+			c.until(name+" hears it", 2*time.Second, func() bool {
+				s := c.nodes[name].Status()
+				i := slices.IndexFunc(s.Nodes, func(n status.Node) bool { return n.Name == "lb2" })
+				age := time.Duration(s.Nodes[i].AgeMS) * time.Millisecond
+				return s.Nodes[i].Alive && s.Nodes[i].Eligible && age < time.Since(booted)
+			})
+		}
+		said := 0
+		for c.nodes["lb2"].Status().QuarantineMS > 0 {
+			for _, name := range []string{"lb1", "witness"} {
+				s := c.nodes[name].Status()
+				if s.Health != status.Degraded {
+					t.Fatalf("%s says %s while lb2 does not vote: %v", name, s.Health, s.Problems)
+				}
+				if strings.Contains(strings.Join(s.Problems, "\n"), "lb2: quarantine: ") {
+					said++
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if said < 20 {
+			t.Errorf("the reason was said %d times", said)
+		}
+		for _, name := range []string{"lb1", "lb2", "witness"} {
+			c.until(name+" is healthy", 2*time.Second, func() bool { return c.nodes[name].Status().Health == status.Healthy })
+		}
+	})
 }

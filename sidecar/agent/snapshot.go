@@ -279,6 +279,11 @@ func (a *Agent) heldStatus(now time.Duration) []status.Held {
 // warnings are what an operator should mend although nothing is broken yet.
 func (a *Agent) warnings(now time.Duration) []string {
 	var out []string
+	if _, yes := a.lease.Quarantined(now); yes && slices.Contains(a.cfg.Voters, a.cfg.Node) {
+		// The others know it as alive and fit, and would call all healthy although
+		// the next failure leaves no majority.
+		out = append(out, "quarantine: it has just started and does not vote yet")
+	}
 	out = append(out, a.kernelWarnings(now)...)
 	for _, name := range a.cfg.Groups {
 		if text := a.inUse(a.groups[name]); text != "" {
