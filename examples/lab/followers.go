@@ -9,10 +9,11 @@ import (
 	"strconv"
 )
 
-// Followers have addresses above that of the virtual IP.
+// Followers have addresses between that of the virtual IP and those from which
+// the referee asks.
 const (
 	firstFollower = 101
-	maxFollowers  = 100
+	maxFollowers  = 59
 )
 
 // layout is what the lab consists of.
@@ -46,6 +47,24 @@ func (l *Lab) Edge() []string {
 
 // Balancers are all nodes with a HAProxy: the pair and those that follow.
 func (l *Lab) Balancers() []string { return append(LBs(), l.Edge()...) }
+
+// neighbours are entries for everybody else that a node need not learn, in a lab
+// with followers. All namespaces of a machine share one table of neighbours,
+// which holds 1024 that were learned: where thirty nodes talk to each other it is
+// full, and then nobody answers who is not in it. Real machines have a table each.
+// Nothing is entered for the virtual address.
+func (l *Lab) neighbours(n *Node) []string {
+	if l.Followers == 0 {
+		return nil
+	}
+	var lines []string
+	for _, p := range l.layout() {
+		if p.name != n.Name {
+			lines = append(lines, fmt.Sprintf("neigh add %s lladdr %s dev eth0 nud permanent", address(p.host), hardware(p.host)))
+		}
+	}
+	return lines
+}
 
 // toGossip matches what one sidecar says to another.
 const toGossip = "meta l4proto { tcp, udp } th dport 7946"

@@ -19,9 +19,9 @@ func TestOnlyTandemHasFollowers(t *testing.T) {
 		cfg Config
 		ok  bool
 	}{
-		{Config{System: Tandem{}, Followers: 100}, true},
+		{Config{System: Tandem{}, Followers: 59}, true},
 		{Config{System: Keepalived{}}, true},
-		{Config{System: Tandem{}, Followers: 101}, false},
+		{Config{System: Tandem{}, Followers: 60}, false},
 		{Config{System: Tandem{}, Followers: -1}, false},
 		{Config{System: Keepalived{}, Followers: 1}, false},
 	} {

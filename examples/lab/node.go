@@ -64,6 +64,8 @@ func address6(host byte) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x77, 15: host})
 }
 
+func hardware(host byte) net.HardwareAddr { return net.HardwareAddr{2, 0x77, 0, 0, 0, host} }
+
 // VIP and VIP6 are the virtual addresses of the lab.
 func VIP() netip.Addr { return address(100) }
 
@@ -73,7 +75,7 @@ func VIP6() netip.Addr { return address6(100) }
 func (l *Lab) newNode(name string, host byte) (*Node, error) {
 	n := &Node{
 		Name: name, NS: l.name + "-" + name, Dir: filepath.Join(l.Dir, name),
-		IP: address(host), IP6: address6(host), MAC: net.HardwareAddr{2, 0x77, 0, 0, 0, host},
+		IP: address(host), IP6: address6(host), MAC: hardware(host),
 		procs: map[string]*Proc{},
 	}
 	if err := os.Mkdir(n.Dir, 0o755); err != nil {
@@ -91,12 +93,13 @@ func (l *Lab) connect(ctx context.Context, n *Node) error {
 	if err != nil {
 		return err
 	}
-	err = ipBatch(ctx, n.NS,
+	lines := []string{
 		"link set lo up",
 		"link set eth0 up",
 		fmt.Sprintf("addr add %s/%d dev eth0", n.IP, netmask),
 		fmt.Sprintf("addr add %s/%d dev eth0 nodad", n.IP6, netmask6),
-	)
+	}
+	err = ipBatch(ctx, n.NS, append(lines, l.neighbours(n)...)...)
 	return errors.Join(err, ipBatch(ctx, l.bridge, fmt.Sprintf("link set dev %s master br0 up", n.Name)))
 }
 
