@@ -45,6 +45,7 @@ const restartsInTest = 4
 // nothing happens; where it is late, the other node takes over, never two answer,
 // and the history says why.
 func TestRestartInPlace(t *testing.T) {
+	long(t)
 	able(t)
 	one, two := build(t, "../..", "one", ""), build(t, "../..", "two", "")
 	file := filepath.Join(t.TempDir(), "tandem")
@@ -147,7 +148,9 @@ func unmoved(t *testing.T, l *lab.Lab, from time.Duration, holder string) {
 	}
 	j := l.Referee.Judge(from, to)
 	t.Logf("%d requests, %d failed, longest gap %v, %d kept connections broke", n.Requests, n.Failed, n.Outage.Round(ms), n.Broken)
-	if n.Requests == 0 || n.Failed > 0 || n.Broken > 0 {
+	if stall := max(n.Lag, j.Blind); stall > 500*ms {
+		t.Logf("the machine stood still for %v: what the client noticed says nothing", stall)
+	} else if n.Requests == 0 || n.Failed > 0 || n.Broken > 0 {
 		t.Errorf("%d of %d requests failed, %d connections broke: %v", n.Failed, n.Requests, n.Broken, n.Errors)
 	}
 	if len(j.Moves) > 0 || j.TwoAnswer > 0 || l.Holder() != holder {
