@@ -293,3 +293,33 @@ func TestAStateSurvivesItsEncoding(t *testing.T) {
 		t.Errorf("was\n%s\nis\n%s", x, y)
 	}
 }
+
+// TestAProgramThatCannotBeExecutedChangesNothing: it passed its trial and is gone
+// when its turn comes. The former one goes on, and hears its signals.
+func TestAProgramThatCannotBeExecutedChangesNothing(t *testing.T) {
+	in := install(t)
+	before, err := in.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound := filepath.Join(t.TempDir(), "tandem")
+	if self, err := os.Executable(); err != nil || os.Symlink(self, sound) != nil {
+		t.Fatal(err)
+	}
+	in.script(installedAs + "=" + sound + " " + sound + " \"$@\" && rm " + in.file)
+	code, out := in.restart()
+	if code != exitFailed || !strings.Contains(out, agent.ReasonNotDone) || !strings.Contains(out, "no such file") {
+		t.Errorf("restart: %d %s", code, out)
+	}
+	st, err := in.status()
+	if err != nil || !st.Process.Started.Equal(before.Process.Started) || st.Process.Outcome != agent.ReasonNotDone {
+		t.Errorf("status %+v %v, want the program of before: %+v", st.Process, err, before.Process)
+	}
+	in.sound()
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2} {
+		if err := in.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in.until("the restart", func() bool { st, err := in.status(); return err == nil && st.Process.Restarts == 1 })
+}
