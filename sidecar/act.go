@@ -120,6 +120,8 @@ type follower struct {
 	asked  bool
 	epoch  uint64 // of the decision, if it is known
 	before status.Site
+	ended  bool      // all that happened on the way has been told
+	overAt time.Time // since when it is over, by the status
 	phase  string    // the last one that was printed, with its target
 	since  time.Time // when that was
 	said   string    // what it waits for
@@ -130,6 +132,7 @@ type follower struct {
 func (f *follower) ask(ctx context.Context, g status.Site) error {
 	result, err := f.p.act(ctx, f.kind, f.req)
 	f.asked, f.before, f.epoch = true, g, result.Epoch
+	f.ended = result.Reason != "begun" // then nothing more is told
 	return err
 }
 
@@ -140,7 +143,10 @@ func (f *follower) passed(e status.Event) error {
 		resource += "/" + f.group
 	}
 	switch {
-	case !f.asked || e.Resource != resource || e.Phase == "" || e.Epoch <= f.before.Epoch:
+	case !f.asked || e.Resource != resource || e.Epoch <= f.before.Epoch:
+		return nil
+	case e.Phase == "":
+		f.ended = f.ended || e.Event == "done" || e.Event == "abort"
 		return nil
 	case e.Event == "hook" && e.Reason != "done":
 		return f.quote(e.Detail)
@@ -181,7 +187,17 @@ func (f *follower) enter(phase string) error {
 // patience is how long a phase lasts before it is worth a word what it waits for.
 const patience = 900 * time.Millisecond
 
+// caughtUp says whether all has been told of a switch that is over: a status is
+// of the moment at which it is sent, and may be ahead of what is told.
+func (f *follower) caughtUp() bool {
+	if f.overAt.IsZero() {
+		f.overAt = time.Now()
+	}
+	return f.ended || time.Since(f.overAt) >= patience
+}
+
 func (f *follower) switching(g status.Site) error {
+	f.overAt = time.Time{}
 	phase := g.Phase + " → " + g.Target
 	if g.Target == "" {
 		phase = g.Phase + " → " + g.Active
@@ -208,6 +224,9 @@ func (f *follower) step(ctx context.Context, st status.Status) (bool, error) {
 	}
 	if g.Switching() {
 		return false, f.switching(g)
+	}
+	if !f.caughtUp() {
+		return false, nil
 	}
 	reached := f.want != "" && g.Active == f.want || f.want == "" && g.Active != "" && g.Active != f.before.Active
 	switch {

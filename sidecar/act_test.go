@@ -27,12 +27,17 @@ func TestEveryPhaseIsPrinted(t *testing.T) {
 	}
 	for _, g := range []status.Site{
 		{Group: "default", Active: "b", Phase: "enable", Epoch: 11, Waiting: "waiting-for-lb"}, // just entered: no word of what it waits for
-		{Group: "default", Active: "b", Epoch: 12},
+		{Group: "default", Active: "b", Epoch: 12},                                             // ahead of what is told
 	} {
-		done, err := f.step(t.Context(), status.Status{Groups: []status.Site{g}})
-		if err != nil || done != (g.Phase == "") {
+		if done, err := f.step(t.Context(), status.Status{Groups: []status.Site{g}}); err != nil || done {
 			t.Errorf("%+v: done %v, %v", g, done, err)
 		}
+	}
+	if err := f.passed(status.Event{Transition: status.Transition{Resource: "site", Event: "done", To: "b", Epoch: 12}}); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := f.step(t.Context(), status.Status{Groups: []status.Site{{Group: "default", Active: "b", Epoch: 12}}}); err != nil || !done {
+		t.Errorf("at the end: done %v, %v", done, err)
 	}
 	if want := "renounce → b\n  renounce/default/a/8:\n  not ·[2Jnow\ntakeover → b\nenable → b\nsite b is active for default (epoch 12)\n"; out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
