@@ -44,7 +44,9 @@ func (a *Agent) health(now time.Duration, s status.Status) (status.Health, []str
 		say(status.Degraded, "unsafe: %s decides %s alone (pair mode, the peer is silent); two holders are possible while only the link is cut", node, strings.Join(alone[node], " and "))
 	}
 	a.nodeProblems(s, say)
-	a.siteProblems(s, say)
+	if !a.minority(now) { // else which site is active is not known, nor what others see
+		a.siteProblems(s, say)
+	}
 	a.spareProblems(heard, s, say)
 	return worst, problems
 }

@@ -68,6 +68,38 @@ func TestEveryCommandStandsInTheHistory(t *testing.T) {
 	})
 }
 
+// Who is cut off says that it cannot tell, and does not judge the sites; who was
+// heard once and is silent now is not said to be about to join.
+func TestWhatANodeSaysThatIsCutOff(t *testing.T) {
+	inBubble(t, nil, func(c *cluster) {
+		c.net.Isolate(addresses["lb1"])
+		c.nodes["lb1"].proxy.servers("", false)
+		for range 40 {
+			time.Sleep(250 * time.Millisecond)
+			for name, other := range map[string]string{"lb1": "lb2", "lb2": "lb1"} {
+				for _, n := range c.nodes[name].Status().Nodes {
+					if n.Name == other && n.Reason == "joining" {
+						c.t.Fatalf("%s says that %s is joining", name, other)
+					}
+				}
+			}
+		}
+		st := c.nodes["lb1"].Status()
+		text := strings.Join(st.Problems, "\n")
+		if st.Health != status.Unknown || strings.Contains(text, "site") || strings.Contains(text, "nobody holds") {
+			c.t.Errorf("lb1 is %s: %s", st.Health, text)
+		}
+		for _, l := range st.Leases {
+			if l.Holder != "" || l.Source != status.LeaseUnknown {
+				c.t.Errorf("%+v, want that it is unknown", l)
+			}
+		}
+		if !st.Site.Stale || !c.nodes["lb2"].Status().Views[0].Stale || c.nodes["lb2"].Status().Site.Stale {
+			c.t.Errorf("what is old is not marked: %+v %+v", st.Site, c.nodes["lb2"].Status().Views)
+		}
+	})
+}
+
 // A command that nobody answers stands in the history of who was asked, since
 // it may still take effect.
 func TestACommandThatNobodyAnswersStandsInTheHistory(t *testing.T) {

@@ -194,6 +194,10 @@ func (a *Agent) nodeOf(name string, now time.Duration) status.Node {
 // whySilent translates what the transport knows of a node that is not heard.
 func (a *Agent) whySilent(name string) (reason, detail string) {
 	for _, p := range a.deps.Network.Health().Peers {
+		before := a.peers[name] != nil && a.peers[name].report != nil
+		if p.Name == name && p.Reason == gossip.ReasonJoining && before {
+			break // it was heard, and its sidecar says nothing now: that is no beginning
+		}
 		if p.Name == name && p.Reason != gossip.ReasonNone {
 			return string(p.Reason), p.Detail
 		}
