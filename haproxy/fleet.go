@@ -49,6 +49,13 @@ func (f *Fleet) Set(d Desired) {
 	}
 }
 
+// Awake says that this process is awake for something else; see Instance.Awake.
+func (f *Fleet) Awake() {
+	for _, i := range f.instances {
+		i.Awake()
+	}
+}
+
 // Changed gives a signal when the observation of any one changed.
 func (f *Fleet) Changed() <-chan struct{} { return f.changed }
 

@@ -110,6 +110,7 @@ type Instance struct {
 	held     *held // of the watch, to be borrowed; nil: none
 	waiting  bool  // the worker waits for a conversation
 	tableDue time.Time
+	looked   time.Time // when the watch last had its answer, or was last told to ask
 }
 
 // New returns an Instance that does nothing until Run.
@@ -240,6 +241,22 @@ func (i *Instance) Set(d Desired) {
 	}
 }
 
+// Awake says that this process is awake for something else. If HAProxy is to be
+// asked soon anyway it is asked now: the question goes out, and often the answer
+// comes in, with what else there is, and not by wake-ups of their own.
+func (i *Instance) Awake() {
+	now := time.Now()
+	i.mu.Lock()
+	soon := i.observed.Alive && now.Sub(i.looked) >= i.cadence()*5/8
+	if soon {
+		i.looked = now
+	}
+	i.mu.Unlock()
+	if soon {
+		signal(i.kick)
+	}
+}
+
 // Changed gives a signal when Observed would say something new. Signals that
 // nobody has taken yet become one.
 func (i *Instance) Changed() <-chan struct{} { return i.changed }
@@ -281,10 +298,11 @@ func (i *Instance) update(change func(*Observation)) {
 // steady says whether the verdict is what is known already: nearly always.
 func (i *Instance) steady(v verdict) bool {
 	if !v.alive || v.fault != nil || v.held != nil {
-		return false
+		return false // and what is wrong is looked at by the clock
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.looked = time.Now()
 	o := &i.observed
 	return o.Alive && o.Reason == "" && o.PID == v.info.PID && o.Started.Equal(v.info.started()) &&
 		o.Version == v.info.Version && o.Level == v.info.Level

@@ -69,28 +69,28 @@ func (w *worker) run(ctx context.Context) {
 	// The watch offers a conversation each time it has asked; if it does not for
 	// once, the worker looks by itself.
 	patience := w.i.cadence() * 3 / 2
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	defer w.claim.release()
 	for {
 		w.contend()
 		var offered *loan
 		w.i.waits(w.pace.next)
+		timer := time.NewTimer(patience) // one that is set to later wakes the process at the former time too
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
 		case offered = <-w.i.offers:
 		case <-timer.C:
 		case <-w.i.wake:
 			w.pace.now()
 		}
+		timer.Stop()
 		w.i.works()
 		if offered != nil || w.i.Observed().Alive {
 			w.cycle(ctx, offered)
 		} else {
 			w.prepare()
 		}
-		timer.Reset(patience)
 	}
 }
 

@@ -158,11 +158,13 @@ type Agent struct {
 	deps Deps
 	log  *zap.Logger
 
+	awake     func() // tells HAProxy's watch that this process is awake; nil: it does not want to know
 	lease     *lease.Machine
 	inputs    []lease.Input // what obeying an output asked for
 	stepping  bool
 	leaseWake time.Duration // when the lease machine wants to be asked next
 	due       time.Duration // when the rest does
+	lookAt    time.Duration // when the rest is looked at if nothing happens
 	dirty     bool          // something happened that the rest must see at once
 	groups    map[string]*group
 	decider   *site.Decider // only while the site lease is held
@@ -269,6 +271,9 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 	if cfg.Sites == nil || cfg.Sites.Order != site.Exclusive {
 		a.sure.Store(math.MaxInt64)
 	}
+	if lb, ok := deps.LB.(interface{ Awake() }); ok {
+		a.awake = lb.Awake
+	}
 	for _, g := range cfg.Groups {
 		a.groups[g] = &group{name: g, resource: vipPrefix + g}
 	}
@@ -297,8 +302,6 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 // Run is the loop. It returns when ctx has ended and everything that this node
 // held is handed over or let go.
 func (a *Agent) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	defer close(a.history.closed)
 	if a.resumedAt = a.deps.Now(); a.succession == nil {
 		a.noteStart()
@@ -321,6 +324,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		notified = a.deps.Notifier.Notified()
 	}
 	for {
+		// A timer for each turn: one that is set to later, as after every answer to a
+		// renewal, still wakes the process at the time that it was set to before.
+		timer := time.NewTimer(max(a.next()-a.deps.Now(), 0))
 		select {
 		case <-done:
 			done = nil
@@ -350,10 +356,10 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		case <-timer.C:
 		}
+		timer.Stop()
 		a.turn()
 		if a.stopping && a.allLetGo() {
 			return nil
 		}
-		timer.Reset(max(a.next()-a.deps.Now(), 0))
 	}
 }

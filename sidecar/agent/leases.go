@@ -78,6 +78,9 @@ func (a *Agent) obey(now time.Duration, out lease.Output) {
 			a.metrics.sendFailures.Inc()
 		}
 	}
+	if len(out.Send) > 0 && a.awake != nil {
+		a.awake()
+	}
 	for _, t := range out.TakeUp {
 		a.takeUp(t)
 	}

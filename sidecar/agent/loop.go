@@ -7,10 +7,13 @@ import (
 	"tandem/lib/lease"
 )
 
-// lookEvery is how often standing, site and report are looked at when nothing
-// happens. Votes come and go a hundred times a second and concern the lease
-// machine alone.
-const lookEvery = 250 * time.Millisecond
+const (
+	// How often standing, site and report are looked at when nothing happens. Votes
+	// come and go a hundred times a second and concern the lease machine alone.
+	lookEvery = 250 * time.Millisecond
+	// How much earlier it may be done when the process is awake anyway.
+	lookEarly = 60 * time.Millisecond
+)
 
 // turn is what follows every input: the lease machine is asked, and if
 // something happened, standing, site decision and report are brought up to
@@ -19,10 +22,10 @@ func (a *Agent) turn() {
 	a.stepReach()
 	a.stepLease(lease.Tick{})
 	now := a.deps.Now()
-	if !a.dirty && now < a.due {
+	if !a.dirty && now < a.due && now < a.lookAt-lookEarly {
 		return
 	}
-	a.dirty, a.due = false, now+lookEvery
+	a.dirty, a.due, a.lookAt = false, now+lookEvery, now+lookEvery
 	if !a.settled(now) {
 		return
 	}
