@@ -205,6 +205,10 @@ func (k *checker) backend(b backend) {
 	if len(servers) == 0 {
 		return
 	}
+	if b.disabled {
+		k.find(Warning, "remove disabled", "backend %s is disabled: it takes no requests, and HAProxy refuses to set its servers", b.name)
+		return
+	}
 	if (k.expect.StateFile != "" || k.config.stateFile != "") && b.loadState != "global" {
 		k.find(Error, "in its section or its defaults: load-server-state-from-file global",
 			"backend %s does not load the server-state file: after a reload all its servers are ready", b.name)

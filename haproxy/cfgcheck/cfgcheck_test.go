@@ -70,6 +70,8 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"glob of nothing", "3-4", "5-6", Error, "no server matches slots/b-4"},
 		{"agent", "server a-1 10.0.1.1:80", "server a-1 10.0.1.1:80 agent-check agent-port 1", Error, "app/a-1 has an agent-check"},
 		{"disabled", "server a-1 10.0.1.1:80", "server a-1 10.0.1.1:80 disabled", Warning, "app/a-1 is disabled"},
+		{"disabled backend", "backend app from base", "backend app from base\n  disabled", Warning, "backend app is disabled"},
+		{"disabled by default, and enabled", "backend app from base", "backend app from base\n  disabled\n  enabled", "", ""},
 		{"backup", "server b-1 10.0.2.1:80", "server b-1 10.0.2.1:80 backup", Warning, "app/b-1 is a backup"},
 		{"redispatch", "option redispatch 1", "option redispatch", Warning, "does not try another server at once"},
 		{"retries", "retries 3", "retries 1", Warning, "again 1 times only"},

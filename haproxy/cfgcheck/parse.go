@@ -41,6 +41,7 @@ type backend struct {
 	redispatch int64 // tries before another server; 0: no
 	retries    int64
 	cookie     bool
+	disabled   bool
 	servers    []server
 }
 
@@ -189,6 +190,9 @@ func (r reader) backend(kind parser.Section, name string) backend {
 	if l, ok := inherited[*types.LoadServerStateFromFile](r, kind, name, "load-server-state-from-file"); ok {
 		b.loadState = l.Argument
 	}
+	_, disabled := inherited[*types.Enabled](r, kind, name, "disabled")
+	_, enabled := get[*types.Enabled](r, kind, name, "enabled")
+	b.disabled = disabled && !enabled
 	_, b.cookie = get[*types.Cookie](r, kind, name, "cookie")
 	defaults := make(map[string]string)
 	if lines, ok := inherited[[]types.DefaultServer](r, kind, name, "default-server"); ok {
