@@ -30,6 +30,7 @@ type claim struct {
 	name     string // of what is held; empty: nothing
 	listener net.Listener
 	greeter  sync.WaitGroup
+	rival    string // who had it when that was last asked
 }
 
 // hold takes the claim, or goes on having it, and returns what another says who
@@ -46,7 +47,11 @@ func (c *claim) hold() (rival string) {
 		c.name, c.listener = name, l
 		c.greeter.Go(func() { introduce(l) })
 	case errors.Is(err, syscall.EADDRINUSE):
-		return holder(name, owner)
+		rival, err := holder(name, owner)
+		if !errors.Is(err, syscall.EAGAIN) { // it has it still, and is stopped
+			c.rival = rival
+		}
+		return c.rival
 	}
 	return "" // where there are no such sockets there is no claim
 }
@@ -101,30 +106,30 @@ func shorten(base string) string {
 // holder says who has a claim. Anybody on the machine can take a name, so only a
 // process of root, of our own user or of the one that HAProxy's socket belongs to
 // is believed.
-func holder(name string, owner uint32) string {
+func holder(name string, owner uint32) (string, error) {
 	conn, err := (&net.Dialer{}).DialContext(context.Background(), "unix", name)
 	if err != nil {
-		return ""
+		return "", err
 	}
 	defer func() { _ = conn.Close() }()
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
-		return ""
+		return "", err
 	}
 	var credentials *syscall.Ucred
 	var failed error
-	if err := raw.Control(func(fd uintptr) {
+	err = raw.Control(func(fd uintptr) {
 		credentials, failed = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); err != nil || failed != nil {
-		return ""
-	}
-	switch {
+	})
+	switch err = errors.Join(err, failed); {
+	case err != nil:
+		return "", err
 	case credentials.Uid != 0 && credentials.Uid != owner && int(credentials.Uid) != os.Geteuid():
-		return ""
+		return "", nil
 	case int(credentials.Pid) == os.Getpid():
-		return "this sidecar itself writes to it by another path of the same socket"
+		return "this sidecar itself writes to it by another path of the same socket", nil
 	}
-	return fmt.Sprintf("pid %d of user %d", credentials.Pid, credentials.Uid)
+	return fmt.Sprintf("pid %d of user %d", credentials.Pid, credentials.Uid), nil
 }
 
 // contend has the claim on HAProxy taken, once a second, or at each look while

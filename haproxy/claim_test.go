@@ -1,10 +1,12 @@
 package haproxy
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +117,33 @@ func TestTwoPathsOfOneSocket(t *testing.T) {
 				t.Error(got)
 			}
 		})
+	}
+}
+
+// One that has the claim and is stopped has it still, though nobody more fits into
+// its backlog.
+func TestAStoppedTandemHasItsClaim(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	pid, _ := claimed(t, socket, 0)
+	c := claim{socket: socket}
+	want := fmt.Sprintf("pid %d of user 0", pid)
+	if got := c.hold(); got != want {
+		t.Fatalf("%q", got)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	name, owner, err := claimName(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; !errors.Is(err, syscall.EAGAIN); n++ {
+		if _, err = holder(name, owner); n > 1<<16 {
+			t.Fatal("its backlog is never full: this tests nothing")
+		}
+	}
+	if got := c.hold(); got != want {
+		t.Errorf("%q", got)
 	}
 }
 
