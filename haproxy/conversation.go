@@ -16,8 +16,6 @@ import (
 const (
 	maxReply    = 16 << 20 // bytes of one answer; 10,000 servers make 0.7 MB
 	maxIntro    = 64 << 10 // bytes of one answer of the beginning; real ones have 1.2 KB
-	batchSize   = 400      // commands of one write
-	openings    = 2        // batches under way at once, so that HAProxy never waits for us
 	prompt      = "\n> "   // ends every answer
 	maxPath     = 107      // bytes of the path of a unix socket
 	readAtLeast = 4 << 10  // bytes of room for one read
@@ -253,64 +251,6 @@ func (c *conversation) servers(previous []Server, before string) ([]Server, stri
 		return nil, "", &talkError{Reason: ReasonBadAnswer, Detail: "`show servers state` not understood", Err: err}
 	}
 	return table, raw, nil
-}
-
-// Complaint is a command that HAProxy did not accept, and what it said.
-type Complaint struct {
-	Command string
-	Text    string
-}
-
-// send carries out commands that answer nothing when they succeed, in order,
-// several hundred to a write, the next under way before the last is answered.
-// An error means that those not answered may or may not be carried out, now or
-// later.
-func (c *conversation) send(commands []string) ([]Complaint, error) {
-	if err := c.skip(); err != nil {
-		return nil, err
-	}
-	if !c.numbered {
-		if _, err := c.ask("set severity-output number"); err != nil {
-			return nil, err
-		}
-		c.numbered = true
-	}
-	var complaints []Complaint
-	sent, answered := 0, 0
-	for answered < len(commands) {
-		for sent < len(commands) && sent-answered <= batchSize*(openings-1) {
-			next := min(sent+batchSize, len(commands))
-			if err := c.write(strings.Join(commands[sent:next], "\n") + "\n"); err != nil {
-				return complaints, fmt.Errorf("send commands %d to %d: %w", sent+1, next, err)
-			}
-			sent = next
-		}
-		answer, err := c.answer("")
-		if err != nil {
-			return complaints, fmt.Errorf("read answer to command %d of %d: %w", answered+1, len(commands), err)
-		}
-		if text := strings.TrimSpace(answer); text != "" {
-			complaints = append(complaints, Complaint{commands[answered], text})
-		}
-		answered++
-	}
-	return complaints, nil
-}
-
-// complaint finds an error in an answer: a line of severity 0 to 3, or of an
-// unknown command, which HAProxy reports as mere information.
-func complaint(answer string) (string, bool) {
-	for line := range strings.Lines(answer) {
-		if len(line) >= 4 && line[0] == '[' && line[2] == ']' && line[3] == ':' {
-			if '0' <= line[1] && line[1] <= '3' || strings.Contains(line, "Unknown command") {
-				return strings.TrimSpace(line), true
-			}
-		}
-		if strings.HasPrefix(line, "Unknown command") || strings.HasPrefix(line, "Permission denied") {
-			return strings.TrimSpace(line), true
-		}
-	}
-	return "", false
 }
 
 func (c *conversation) write(s string) error {

@@ -52,6 +52,38 @@ func TestEachRefusalIsFoundInABatch(t *testing.T) {
 	}
 }
 
+// HAProxy 3.2.0 takes nothing more, and answers nothing more, once its buffer of 16 KB
+// has been full. So less than that is under way before it has answered.
+func TestNoMoreIsUnderWayThanHAProxyTakes(t *testing.T) {
+	ours, its := net.Pipe()
+	heard := make(chan int, 1)
+	go func() {
+		n, _ := io.Copy(io.Discard, its) // and never a word
+		heard <- int(n)
+	}()
+	c := &conversation{conn: ours, silence: 100 * time.Millisecond, until: time.Now().Add(patience), limit: maxReply, numbered: true}
+	var commands []string
+	for range 10000 {
+		commands = append(commands, Command{ServerID{"be", "a-1"}, Drain}.String())
+	}
+	if _, err := c.send(commands); err == nil {
+		t.Fatal("nobody answered, and that is no error")
+	}
+	_ = ours.Close()
+	if n := <-heard; n > 12<<10 || n < batchBytes {
+		t.Errorf("%d bytes were under way", n)
+	}
+	_ = its.Close()
+	rest := commands
+	for next := 0; next < len(commands); {
+		batch, n := batchOf(commands, next)
+		if n <= next || batch != strings.Join(rest[:n-next], "\n")+"\n" {
+			t.Fatalf("from %d to %d: %q", next, n, batch)
+		}
+		rest, next = rest[n-next:], n
+	}
+}
+
 // What tandem refuses as a name, HAProxy refuses too, or reads as something else;
 // what tandem allows, HAProxy allows.
 func TestNamesAreThoseThatHAProxyAllows(t *testing.T) {
