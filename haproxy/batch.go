@@ -17,7 +17,7 @@ type Complaint struct {
 }
 
 // send carries out commands that answer nothing when they succeed, in order,
-// several hundred to a write, the next under way before the last is answered.
+// some kilobytes to a write, the next under way before the last is answered.
 // An error means that those not answered may or may not be carried out, now or
 // later.
 func (c *conversation) send(commands []string) ([]Complaint, error) {
