@@ -167,7 +167,10 @@ func bootID() (string, error) {
 
 // memoryFile holds a state in memory, in a descriptor that no other program gets.
 func memoryFile(b []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate("tandem-state", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("tandem-state", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3, which did not ask for it either
+		fd, err = unix.MemfdCreate("tandem-state", unix.MFD_CLOEXEC)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
