@@ -121,6 +121,7 @@ test: tools-test vet test-unit test-real
 # thirty followers, the page in a browser.
 test-long: tools-long
 	TANDEM_TEST_LONG=1 $(GO) test $(TESTFLAGS) -v -run '$(LONG)' ./examples/pair
+	TANDEM_TEST_LONG=1 $(GO) test $(TESTFLAGS) -timeout 40m -v -run 'TestCuts|TestApart' ./examples/hybrid-chat
 
 vet:
 	$(GO) vet ./...

@@ -33,6 +33,12 @@ var machineB string
 //go:embed machine-arbiter.env
 var machineArbiter string
 
+//go:embed apart-a.env
+var apartA string
+
+//go:embed apart-b.env
+var apartB string
+
 // scripts is where HAScripts stands: beside this file, or below the directory
 // that the program was started in.
 func scripts() (string, error) {
@@ -49,26 +55,37 @@ func scripts() (string, error) {
 	return "", errors.New("find HAScripts: run this in the root of the repository")
 }
 
-// configure puts the lab's paths into haproxy.cfg.
-func configure(l *lab.Lab, lb string, noHold bool) (string, error) {
-	text := haproxyConfig
-	for from, to := range map[string]string{
-		"/run/haproxy/tandem.sock": l.Socket(lb), "/var/lib/haproxy/server-state": l.StateFile(lb), "%H": lb,
-	} {
-		if !strings.Contains(text, from) {
-			return "", fmt.Errorf("haproxy.cfg does not mention %s", from)
+// configure puts the lab's paths into haproxy.cfg, and other addresses if the
+// applications run apart.
+func configure(l *lab.Lab, lb string, o options) (string, error) {
+	change := []string{"/run/haproxy/tandem.sock", l.Socket(lb), "/var/lib/haproxy/server-state", l.StateFile(lb), "%H", lb}
+	if o.apart {
+		for _, moved := range [][2]string{{"lb1", "a"}, {"lb2", "b"}, {"a", outside(true)[0]}, {"b", outside(true)[1]}} {
+			change = append(change, l.Node(moved[0]).IP.String()+":", l.Node(moved[1]).IP.String()+":")
 		}
-		text = strings.ReplaceAll(text, from, to)
 	}
-	if noHold {
-		text = strings.ReplaceAll(text, "http-request do-resolve", "# http-request do-resolve")
+	if o.noHold {
+		change = append(change, "http-request do-resolve", "# http-request do-resolve")
 	}
-	return text, nil
+	for i := 0; i < len(change); i += 2 {
+		if !strings.Contains(haproxyConfig, change[i]) {
+			return "", fmt.Errorf("haproxy.cfg does not mention %s", change[i])
+		}
+	}
+	return strings.NewReplacer(change...).Replace(haproxyConfig), nil
+}
+
+// outside are the nodes with the bot and the SQL servers.
+func outside(apart bool) []string {
+	if apart {
+		return []string{"referee", "client"} // a and b come and go
+	}
+	return []string{"a", "b"}
 }
 
 // environment is a machine's file, with the lab's paths.
 func environment(n *lab.Node, o options, scripts string) map[string]string {
-	text := map[string]string{"lb1": machineA, "lb2": machineB, "witness": machineArbiter}[n.Name]
+	text := map[string]string{"lb1": machineA, "lb2": machineB, "witness": machineArbiter, "a": apartA, "b": apartB}[n.Name]
 	env := map[string]string{}
 	for line := range strings.Lines(text) {
 		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
@@ -79,6 +96,16 @@ func environment(n *lab.Node, o options, scripts string) map[string]string {
 	maps.Copy(env, o.env)
 	if n.Name == "witness" {
 		env["TANDEM_SITES"] = "" // the lab's default
+	}
+	if o.precheck && env["TANDEM_HOOK_TAKEOVER"] != "" {
+		env["TANDEM_HOOK_PRECHECK"] = filepath.Join(scripts, "precheck.sh")
+	}
+	if o.apart && env["TANDEM_ROLE"] != "site" {
+		for name := range env {
+			if name == "TANDEM_SITE" || strings.HasPrefix(name, "TANDEM_HOOK_") {
+				env[name] = "" // they run where the applications are
+			}
+		}
 	}
 	for name, value := range map[string]string{
 		"TANDEM_KEY_FILE": "", "TANDEM_STATE_DIR": filepath.Join(n.Dir, "state"), "TANDEM_HAPROXY_SOCKET": filepath.Join(n.Dir, "haproxy.sock"),

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -45,8 +44,11 @@ func failsBack(ctx context.Context, s *stage, r *report) error {
 	}
 	served := s.firstFrom("a", from)
 	r.want(served >= 5*time.Second && served < 15*time.Second, "A served %v after it was up, want 5 s and the switch", served)
-	r.want(equal(s.scriptsRun("lb2", from), "renounce.sh", "renounce_reporting.sh"), "ran at B: %v", s.scriptsRun("lb2", from))
-	r.hold(s.firstRequestAfterScripts(from, "lb1", "takeover.sh", "takeover_reporting.sh"))
+	r.hold(s.moved(from, "a"))
+	r.hold(s.servedAt(ctx, "a", components...))
+	st, err := s.status(ctx, "lb1")
+	r.hold(err)
+	r.want(st.Site.Reason == "failback", "the reason is %s", st.Site.Reason)
 	n, err := s.noticed(ctx, from)
 	r.want(err == nil && n.Failed == 0, "%d of %d requests failed: %v %v", n.Failed, n.Requests, n.Errors, err)
 	changes := inTurn(s.served(r.story.began, components...))
@@ -104,75 +106,4 @@ func (s *stage) cutAndBack(ctx context.Context, r *report) (time.Duration, error
 	j := s.Referee.Judge(from.lab, lab.Now())
 	r.want(j.TwoAnswer == 0, "two answered for %v", j.TwoAnswer)
 	return took, nil
-}
-
-// A planned switch whose takeover hook takes 300 ms, at 1,000 requests a
-// second: with requests held, and without.
-func holding() chapter {
-	return chapter{"holding", holdOptions(false), []row{
-		{"hold", "planned exclusive switch, takeover hook of 300 ms, 1,000 requests/s, requests held: none fails", switchUnderLoad},
-		{"hold", "site failure at 1,000 requests/s, requests held: only what was under way fails", failureUnderLoad},
-	}}
-}
-
-func unheld() chapter {
-	return chapter{"holding", holdOptions(true), []row{
-		{"no hold", "the same planned switch without TANDEM_HOLD, for comparison", switchUnderLoad},
-		{"no hold", "the same failure without TANDEM_HOLD, for comparison", failureUnderLoad},
-	}}
-}
-
-func holdOptions(off bool) options {
-	return options{noHold: off, every: time.Millisecond, env: map[string]string{
-		"TANDEM_HOOK_TAKEOVER": "sleep 0.3", "TANDEM_HOOK_RENOUNCE": "", "TANDEM_HOOK_NOTIFY": "",
-	}}
-}
-
-func switchUnderLoad(ctx context.Context, s *stage, r *report) error {
-	if err := errors.Join(s.boot(ctx, "lb2", components...), s.await(ctx, 10*time.Second, "site b usable", func() error { return s.sees(ctx, "b") })); err != nil {
-		return err
-	}
-	from := now()
-	if err := s.takeover(ctx, "b"); err != nil {
-		return err
-	}
-	if err := pause(ctx, time.Second); err != nil {
-		return err
-	}
-	return s.loss(ctx, r, from, 0)
-}
-
-func failureUnderLoad(ctx context.Context, s *stage, r *report) error {
-	from := now()
-	if err := s.kill("lb2", components...); err != nil {
-		return err
-	}
-	if err := s.await(ctx, 30*time.Second, "site a active", func() error { return s.activeAt(ctx, "a") }); err != nil {
-		return err
-	}
-	if err := pause(ctx, time.Second); err != nil {
-		return err
-	}
-	return s.loss(ctx, r, from, 700*time.Millisecond)
-}
-
-// loss says what failed. Requests may fail that began within grace of a
-// failure: before HAProxy found the servers dead.
-func (s *stage) loss(ctx context.Context, r *report, from moment, grace time.Duration) error {
-	n, err := s.noticed(ctx, from)
-	if err != nil {
-		return err
-	}
-	late := 0
-	for _, q := range s.Client.Requests(from.lab) {
-		if q.Kind == lab.KindNew && !q.OK() && q.Start >= from.lab+grace && q.Start < n.To {
-			late++
-		}
-	}
-	rate := float64(n.Requests) / (n.To - n.From).Seconds()
-	r.say("%.0f requests/s; %d of %d failed, the longest that succeeded took %s", rate, n.Failed, n.Requests, ms(n.Slowest))
-	if !s.noHold {
-		r.want(late == 0, "%d requests failed that began %v or more after it", late, grace)
-	}
-	return nil
 }

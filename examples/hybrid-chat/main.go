@@ -2,7 +2,7 @@
 // haproxy.cfg, the environment files and HAScripts of this directory, as they
 // would be installed, with stand-ins for the applications.
 //
-//	hybrid-chat scenarios [--tandem bin/tandem] [--only S1,R4]   the table, played and printed
+//	hybrid-chat scenarios [--tandem bin/tandem] [--only sites,cuts]   the table, played and printed
 //	hybrid-chat start|stop|serve NAME                            a stand-in service
 //	hybrid-chat register URL BODY                                what curl does where there is curl
 package main

@@ -3,9 +3,10 @@ package main
 import (
 	"bufio"
 	"context"
-	_ "embed"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"strings"
 	"time"
 
@@ -24,6 +25,62 @@ func (s *stage) routes(ctx context.Context, lb, site string, backends ...string)
 		}
 		if at := states[b+"/"+b+"-"+other(site)]; at == "ready" {
 			return fmt.Errorf("%s: %s is ready at %s too", lb, b, other(site))
+		}
+	}
+	return nil
+}
+
+// servedAt asks for components through each load balancer that runs, as a client
+// does, and tells whether all are answered by one site.
+func (s *stage) servedAt(ctx context.Context, site string, names ...string) error {
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		return s.Dial(ctx, "client", network, address)
+	}
+	client := http.Client{Timeout: 8 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	for _, lb := range lab.LBs() {
+		for _, name := range names {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Node(lb).IP.String()+"/"+name+"/", nil)
+			if err != nil {
+				return fmt.Errorf("ask for %s: %w", name, err)
+			}
+			res, err := client.Do(req)
+			if err != nil {
+				return fmt.Errorf("ask for %s through %s: %w", name, lb, err)
+			}
+			_ = res.Body.Close()
+			if got := res.Header.Get("X-Server"); res.StatusCode != http.StatusOK || got != name+"-"+site {
+				return fmt.Errorf("%s through %s: %s by %q, want %s-%s", name, lb, res.Status, got, name, site)
+			}
+		}
+	}
+	return nil
+}
+
+// lostBeforeDetection tells whether each request that failed had begun before
+// the load balancer knew that the site's server for it was dead: it was under
+// way then, or had been sent there. From then on requests wait. What the machine
+// stood still is allowed for.
+func (s *stage) lostBeforeDetection(from moment, n lab.Noticed, site string) error {
+	stalled := max(n.Lag, s.Referee.Judge(from.lab, n.To).Blind)
+	found := map[string]time.Duration{}
+	for _, v := range s.Verdicts(from.lab) {
+		if v.Up {
+			continue
+		}
+		if _, ok := found[v.LB+" "+v.Server]; !ok {
+			found[v.LB+" "+v.Server] = v.At
+		}
+		found[" "+v.Server] = v.At // for answers that do not say through which they came
+	}
+	for _, q := range s.Client.Requests(from.lab) {
+		if q.Kind != lab.KindNew || q.OK() || q.Start < from.lab || q.Start >= n.To {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(q.Path, "/"), "/")
+		at, ok := found[q.LB+" "+name+"/"+name+"-"+site]
+		if !ok || q.Start > at+stalled {
+			return fmt.Errorf("a request for %s failed (status %d %s) that began %s after the failure; its load balancer %q knew after %s, and the machine stalled for %s",
+				q.Path, q.Status, q.Err, ms(q.Start-from.lab), q.LB, ms(at-from.lab), ms(stalled))
 		}
 	}
 	return nil

@@ -48,6 +48,7 @@ func (r *report) hold(err error) { r.want(err == nil, "%v", err) }
 type story struct {
 	began    moment // before the first fault
 	failure  moment // of S1
+	command  moment // of S3
 	switches int    // of the applications, since began
 }
 
@@ -115,8 +116,4 @@ func (s *stage) takeover(ctx context.Context, site string) error {
 		return err
 	}
 	return s.await(ctx, 30*time.Second, "site "+site+" active", func() error { return s.activeAt(ctx, site) })
-}
-
-func equal(got []string, want ...string) bool {
-	return strings.Join(got, " ") == strings.Join(want, " ")
 }

@@ -19,12 +19,25 @@ import (
 )
 
 func chapters() []chapter {
-	return []chapter{sites(), arbitration(), brokers(), failback(), holding(), unheld()}
+	return []chapter{
+		sites(), apart(), operator(), arbitration(), brokers(), failback(), cuts(), overlapping(), holding(), unheld(),
+	}
+}
+
+func chapterNames() []string {
+	var names []string
+	for _, c := range chapters() {
+		if !slices.Contains(names, c.name) {
+			names = append(names, c.name)
+		}
+	}
+	return names
 }
 
 func scenariosCommand() *cobra.Command {
 	var tandem string
 	var only []string
+	var every bool
 	cmd := &cobra.Command{
 		Use: "scenarios", Short: "Play the scenario table and print it with results", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -43,16 +56,17 @@ func scenariosCommand() *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
-			return playAll(ctx, os.Stdout, tandem, self, only)
+			return playAll(ctx, os.Stdout, options{tandem: tandem, program: self, everyInstant: every}, only)
 		},
 	}
 	cmd.Flags().StringVar(&tandem, "tandem", "bin/tandem", "the binary to be tried")
-	cmd.Flags().StringSliceVar(&only, "only", nil, "chapters: sites, arbitration, brokers, failback, holding")
+	cmd.Flags().StringSliceVar(&only, "only", nil, "chapters: "+strings.Join(chapterNames(), ", "))
+	cmd.Flags().BoolVar(&every, "every-instant", false, "the faults of the chapter cuts at each instant of a switch; takes a quarter of an hour")
 	return cmd
 }
 
 // playAll plays the chapters one after the other.
-func playAll(ctx context.Context, out io.Writer, tandem, self string, only []string) error {
+func playAll(ctx context.Context, out io.Writer, with options, only []string) error {
 	broken := 0
 	began := time.Now()
 	fmt.Fprintln(out, "| row | what | result | figures |\n|---|---|---|---|")
@@ -60,9 +74,15 @@ func playAll(ctx context.Context, out io.Writer, tandem, self string, only []str
 		if len(only) > 0 && !slices.Contains(only, c.name) {
 			continue
 		}
-		n, err := c.play(ctx, out, tandem, self)
-		if err != nil {
+		chapterBegan := time.Now()
+		n, err := c.play(ctx, out, with)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", c.name, time.Since(chapterBegan).Round(time.Second))
+		if ctx.Err() != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		if err != nil { // the other chapters have deployments of their own
+			fmt.Fprintf(os.Stderr, "%s: %v\n", c.name, err)
+			n = max(n, 1)
 		}
 		broken += n
 	}
@@ -73,8 +93,8 @@ func playAll(ctx context.Context, out io.Writer, tandem, self string, only []str
 	return nil
 }
 
-func (c chapter) play(ctx context.Context, out io.Writer, tandem, self string) (broken int, err error) {
-	c.opt.tandem, c.opt.program = tandem, self
+func (c chapter) play(ctx context.Context, out io.Writer, with options) (broken int, err error) {
+	c.opt.tandem, c.opt.program, c.opt.everyInstant = with.tandem, with.program, with.everyInstant
 	s, err := newStage(ctx, c.opt)
 	if err != nil {
 		return 0, err

@@ -97,6 +97,8 @@ func (s service) misbehave() error {
 		return errors.New("no licence server")
 	case "hang":
 		time.Sleep(time.Hour)
+	case "slow":
+		time.Sleep(3 * time.Second)
 	}
 	return nil
 }
@@ -141,6 +143,7 @@ func (s service) serve() error {
 	if err != nil {
 		return fmt.Errorf("write process number: %w", err)
 	}
+	defer func() { _ = lock.Close() }() // kept as long as we live: collected as garbage, it would be closed and unlocked
 	if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("%s runs already", s.name)
 	}

@@ -16,11 +16,17 @@ import (
 	"tandem/sidecar/status"
 )
 
-// The machines: two of a site each, and the arbiter's.
-var machines = map[string]string{"lb1": "a", "lb2": "b"}
+// machines are those on which applications run, with their sites: beside the
+// load balancers or, apart, on machines of their own.
+var machines = map[string]string{"lb1": "a", "lb2": "b", "a": "a", "b": "b"}
 
-// machineOf is the machine of a site.
-func machineOf(site string) string { return map[string]string{"a": "lb1", "b": "lb2"}[site] }
+// machineOf is the machine with the applications of a site.
+func (s *stage) machineOf(site string) string {
+	if s.apart {
+		return site
+	}
+	return map[string]string{"a": "lb1", "b": "lb2"}[site]
+}
 
 func other(site string) string { return map[string]string{"a": "b", "b": "a"}[site] }
 
@@ -32,9 +38,8 @@ var (
 // stage is the deployment, running in a lab.
 type stage struct {
 	*lab.Lab
-	program  string                       // this program
+	options
 	override map[string]map[string]string // environment of a node, from its next start on
-	noHold   bool                         // requests are not held
 	platform *platform
 	outside  []net.Listener // bot and SQL
 	before   map[string]int // how long the log of each HAProxy was when all stood
@@ -42,16 +47,20 @@ type stage struct {
 
 // options of a stage.
 type options struct {
-	tandem  string            // path of the binary
-	program string            // path of this program
-	env     map[string]string // on top of the environment files
-	noHold  bool              // requests are not held
-	every   time.Duration     // between two requests of the client
+	tandem       string            // path of the binary
+	program      string            // path of this program
+	env          map[string]string // on top of the environment files
+	precheck     bool              // HAScripts/precheck.sh is asked first
+	apart        bool              // the applications run on machines of their own, each with a sidecar (TANDEM_ROLE=site)
+	noHold       bool              // requests are not held
+	every        time.Duration     // between two requests of the client
+	everyInstant bool              // faults come at each instant of a switch, not at one of them
+	direct       bool              // the client asks each load balancer at its own address as well
 }
 
 // newStage builds everything and waits until site a is active and lb1 holds.
 func newStage(ctx context.Context, o options) (s *stage, err error) {
-	s = &stage{program: o.program, override: map[string]map[string]string{}, noHold: o.noHold}
+	s = &stage{options: o, override: map[string]map[string]string{}}
 	if o.every == 0 {
 		o.every = 10 * time.Millisecond
 	}
@@ -59,15 +68,18 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
+	system := lab.Tandem{Program: o.tandem, NodeEnv: func(_ *lab.Lab, n *lab.Node) map[string]string {
+		env := environment(n, o, scripts)
+		maps.Copy(env, s.override[n.Name])
+		return env
+	}}
+	if o.apart {
+		system.Apps = lab.Sites()
+	}
 	s.Lab, err = lab.New(ctx, lab.Config{
-		System: lab.Tandem{Program: o.tandem, NodeEnv: func(_ *lab.Lab, n *lab.Node) map[string]string {
-			env := environment(n, o, scripts)
-			maps.Copy(env, s.override[n.Name])
-			return env
-		}},
-		HAProxy:  func(l *lab.Lab, lb string) (string, error) { return configure(l, lb, o.noHold) },
-		Interval: o.every, Timeout: 8 * time.Second,
-		Paths: []string{"/ccm/", "/comm/", "/bot/", "/mre/", "/chat/"},
+		System: system, HAProxy: func(l *lab.Lab, lb string) (string, error) { return configure(l, lb, o) },
+		Interval: o.every, Timeout: 8 * time.Second, Driver: o.program,
+		Paths: []string{"/ccm/", "/comm/", "/bot/", "/mre/", "/chat/"}, Loads: o.loads(),
 	})
 	if err != nil {
 		return nil, err
@@ -78,9 +90,24 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	return s, nil
 }
 
+// loads ask each load balancer for three components, on connections that are
+// kept. The path says through which one a request came.
+func (o options) loads() []lab.Load {
+	if !o.direct {
+		return nil
+	}
+	var all []lab.Load
+	for _, lb := range lab.LBs() {
+		for _, name := range []string{"ccm", "comm", "chat"} {
+			all = append(all, lab.Load{Kind: lb, Count: 1, Pace: 5 * time.Millisecond, Path: "/" + name + "/" + lb, To: lab.Address(lb).String() + ":80"})
+		}
+	}
+	return all
+}
+
 // openOutside starts the services that no site runs.
 func (s *stage) openOutside(ctx context.Context) error {
-	for i, node := range []string{"a", "b"} {
+	for i, node := range outside(s.apart) {
 		for _, port := range []string{":8086", ":5433"} {
 			l, err := s.Listen(ctx, node, port)
 			if err != nil {
@@ -118,7 +145,7 @@ func (s *stage) open(ctx context.Context) error {
 	if err := s.platform.up(ctx); err != nil {
 		return err
 	}
-	if err := s.boot(ctx, "lb1", "ccm", "comm", "mre", "chat", "reporting", "amq"); err != nil {
+	if err := s.boot(ctx, s.machineOf("a"), append([]string{"amq"}, components...)...); err != nil {
 		return err
 	}
 	if store() != "" {
@@ -129,7 +156,7 @@ func (s *stage) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.boot(ctx, "lb2", "ccm", "amq"); err != nil {
+	if err := s.boot(ctx, s.machineOf("b"), "ccm", "amq"); err != nil {
 		return err
 	}
 	if err := s.await(ctx, 30*time.Second, "site a active", func() error { return s.activeAt(ctx, "a") }); err != nil {

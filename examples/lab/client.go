@@ -27,6 +27,9 @@ func newClient(l *Lab) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.Driver != "" {
+		cmd = []string{l.Driver}
+	}
 	return c, l.Start("client", Spec{Name: "client", Args: cmd, Env: env, Raw: true, Line: c.line})
 }
 

@@ -268,6 +268,18 @@ func (h *healthLog) line(at time.Duration, lb, line string) {
 	h.all = append(h.all, Verdict{at, lb, m[1], m[2] == "UP"})
 }
 
+// Verdicts is what the load balancers found since the given time, oldest first.
+// Each is dated when it was read, which is a little after it was found.
+func (l *Lab) Verdicts(after time.Duration) []Verdict {
+	l.health.mu.Lock()
+	defer l.health.mu.Unlock()
+	i := slices.IndexFunc(l.health.all, func(v Verdict) bool { return v.At >= after })
+	if i < 0 {
+		return nil
+	}
+	return slices.Clone(l.health.all[i:])
+}
+
 // Detected is when the last of the site's servers was found dead by the last
 // of the load balancers, after the given time; zero when not all were.
 func (l *Lab) Detected(site string, after time.Duration) time.Duration {

@@ -29,6 +29,7 @@ type Config struct {
 	Loads    []Load        // more kept connections of the client
 	Target   string        // of the client, host:port; default the virtual IP, port 80
 	Paths    []string      // that the client asks for in turn; default /
+	Driver   string        // program that is the client, since one built with the race detector is slow; default this one
 	// Followers is how many more load balancers there are, without a vote and
 	// without an address; only under tandem. See [Lab.Edge].
 	Followers int

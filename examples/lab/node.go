@@ -42,6 +42,17 @@ var fixed = []place{
 	{"referee", 60},
 }
 
+// Address is where a node is reached, in every lab; it panics for a name that is
+// none.
+func Address(node string) netip.Addr {
+	for _, p := range fixed {
+		if p.name == node {
+			return address(p.host)
+		}
+	}
+	panic("lab: no node " + node)
+}
+
 // LBs are the names of the load balancers.
 func LBs() []string { return []string{"lb1", "lb2"} }
 

@@ -20,6 +20,7 @@ type Tandem struct {
 	Label   string            // for tables; default "tandem"
 	Program string            // path of the binary
 	Pair    bool              // two voters and no witness
+	Apps    []string          // machines with applications, whose sidecars run hooks and have no vote
 	Env     map[string]string // in addition to, or instead of, what the lab sets; an empty value unsets
 	// NodeEnv is the same for one node, and comes last. It may hold variables of
 	// the hooks as well.
@@ -35,7 +36,9 @@ func (t Tandem) Name() string {
 }
 
 // Nodes implements [System].
-func (t Tandem) Nodes() []string {
+func (t Tandem) Nodes() []string { return append(t.voters(), t.Apps...) }
+
+func (t Tandem) voters() []string {
 	if t.Pair {
 		return LBs()
 	}
@@ -71,7 +74,7 @@ func (t Tandem) Spec(l *Lab, n *Node) (Spec, error) {
 
 func (t Tandem) environment(l *Lab, n *Node) []string {
 	var peers []string
-	for _, name := range t.Nodes() {
+	for _, name := range t.voters() {
 		peers = append(peers, name+"="+l.Node(name).IP.String())
 	}
 	env := map[string]string{
@@ -90,11 +93,14 @@ func (t Tandem) environment(l *Lab, n *Node) []string {
 		}
 		env["TANDEM_SITE"] = map[string]string{"lb1": "a", "lb2": "b"}[n.Name]
 	}
-	if slices.Contains(l.Balancers(), n.Name) {
+	switch {
+	case slices.Contains(l.Balancers(), n.Name):
 		env["TANDEM_HAPROXY_SOCKET"] = l.Socket(n.Name)
 		env["TANDEM_STATE_FILE"] = l.StateFile(n.Name)
 		env["TANDEM_HAPROXY_CFG"] = filepath.Join(n.Dir, "haproxy.cfg")
-	} else {
+	case slices.Contains(t.Apps, n.Name):
+		env["TANDEM_ROLE"] = "site"
+	default:
 		env["TANDEM_ROLE"] = "witness"
 	}
 	maps.Copy(env, t.Env)
