@@ -65,30 +65,26 @@ func composeTool(t *testing.T) []string {
 type cluster struct {
 	*testing.T
 	names map[string]string // service → container
+	tool  []string          // compose, and the project
 }
 
 func up(t *testing.T) *cluster {
 	t.Helper()
 	tool := append(composeTool(t), "-p", project)
-	compose := func(ctx context.Context, args ...string) error {
-		all := slices.Concat(tool[1:], args)
-		_, err := try(ctx, tool[0], all...)
-		return err
-	}
+	c := &cluster{T: t, names: map[string]string{}, tool: tool}
 	down := func() {
-		if err := compose(context.Background(), "down", "--volumes", "--timeout", "1"); err != nil {
+		if err := c.compose(context.Background(), "down", "--volumes", "--timeout", "1"); err != nil {
 			t.Error(err)
 		}
 		nothingLeft(t)
 	}
-	if err := compose(t.Context(), "down", "--volumes", "--timeout", "1"); err != nil { // of a run that was killed
+	if err := c.compose(t.Context(), "down", "--volumes", "--timeout", "1"); err != nil { // of a run that was killed
 		t.Fatal(err)
 	}
 	t.Cleanup(down)
-	if err := compose(t.Context(), "up", "--detach", "--no-build"); err != nil {
+	if err := c.compose(t.Context(), "up", "--detach", "--no-build"); err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{T: t, names: map[string]string{}}
 	const format = `{{.Names}} {{.Label "com.docker.compose.service"}}`
 	for line := range strings.Lines(docker(t, "ps", "--filter", "label=com.docker.compose.project="+project, "--format", format)) {
 		name, service, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -96,6 +92,11 @@ func up(t *testing.T) *cluster {
 	}
 	c.healthy()
 	return c
+}
+
+func (c *cluster) compose(ctx context.Context, args ...string) error {
+	_, err := try(ctx, c.tool[0], slices.Concat(c.tool[1:], args)...)
+	return err
 }
 
 // nothingLeft: `down` has removed containers, networks and volumes.
@@ -220,7 +221,7 @@ func TestCompose(t *testing.T) {
 	c := up(t)
 	for _, row := range tests {
 		t.Run(row.claim, func(t *testing.T) {
-			c := &cluster{T: t, names: c.names}
+			c := &cluster{T: t, names: c.names, tool: c.tool}
 			var n noticed
 			for i := range attempts {
 				n = c.play(row.breaks, row.mends)
@@ -237,6 +238,33 @@ func TestCompose(t *testing.T) {
 			}
 			t.Errorf("the client noticed %.0f ms, more than %.0f", n.Outage, row.limit)
 		})
+	}
+	t.Run("when a load balancer is stopped in order nobody notices", func(t *testing.T) {
+		(&cluster{T: t, names: c.names, tool: c.tool}).stopInOrder()
+	})
+}
+
+// stopInOrder stops the holder as a person would, the sidecar before HAProxy,
+// because it depends on it: it hands over, and no connection fails.
+func (c *cluster) stopInOrder() {
+	c.Helper()
+	holder := c.holder()
+	services := []string{holder + "-tandem", holder + "-haproxy"}
+	from := now()
+	if err := c.compose(c.Context(), append([]string{"stop"}, services...)...); err != nil {
+		c.Fatal(err)
+	}
+	n := c.noticed(from)
+	c.Logf("longest without an answer %.0f ms, %d of %d failed %v, client stood still %.0f ms", n.Outage, n.Failed, n.Requests, n.Failures, n.Stall)
+	if n.Failed > 0 || n.TwoAnswer > 0 {
+		c.Errorf("%d of %d failed: %v; two answered for %.0f ms", n.Failed, n.Requests, n.Failures, n.TwoAnswer)
+	}
+	if err := c.compose(c.Context(), append([]string{"start"}, services...)...); err != nil {
+		c.Fatal(err)
+	}
+	c.healthy()
+	if other := c.holder(); other == holder {
+		c.Errorf("%s still holds the address", holder)
 	}
 }
 
