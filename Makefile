@@ -11,6 +11,7 @@
 # make upgrade a rolling upgrade from the previous commit, in every order
 # make soak-lease, make model   the same for the lease protocol alone
 # make test-docker    the image and the compose example on a real Docker engine
+# make test-systemd   the units under a real systemd, in containers
 # make test-kubernetes  the manifests, decoded into the types of Kubernetes and reviewed
 # make vuln    known vulnerabilities in the code that is called
 # make licences, make sbom    what the binary is made of (bin/tandem.cdx.json)
@@ -46,7 +47,7 @@ REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 TESTFLAGS ?= -race -shuffle=on -timeout 12m
 
 .NOTPARALLEL:
-.PHONY: all build demo lab lab-down test test-long test-unit test-real vet lint bench tune soak upgrade soak-lease model scenarios test-activemq test-docker test-kubernetes vuln licences sbom clean
+.PHONY: all build demo lab lab-down test test-long test-unit test-real vet lint bench tune soak upgrade soak-lease model scenarios test-activemq test-docker test-systemd test-kubernetes vuln licences sbom clean
 
 all: build
 
@@ -84,6 +85,11 @@ test-docker:
 	.ci/tools $(DOCKER_TOOLS); context=$$(mktemp -d); trap 'rm -rf '$$context EXIT; \
 	examples/compose/bases; examples/compose/context $$context; examples/compose/build $$context; \
 	TANDEM_TEST_DOCKER=1 $(GO) test -count=1 -v -timeout 20m ./examples/compose
+
+# Machines whose process 1 is systemd, made by `base`.
+test-systemd:
+	@if ! docker info >/dev/null 2>&1; then echo '*** THE UNITS ARE LEFT OUT: no Docker engine here ***'; exit 0; fi; set -e; \
+	.ci/tools $(DOCKER_TOOLS); $(MAKE) --no-print-directory build; examples/systemd/try.sh $(BIN)/tandem
 
 # A module of its own: what it needs is no dependency of tandem's.
 test-kubernetes:

@@ -1,22 +1,22 @@
 #!/bin/sh
-# Plays the units under a real systemd: two load balancers and a witness, each
-# a container of its own whose process 1 is systemd, installed by install.sh.
-# Checks the start, the line in `systemctl status`, upgrades in place, a hand-over
-# by `systemctl restart`, the watchdog, a reload of the keys, and the removal.
+# Plays the units under a real systemd: two load balancers and a witness, each a
+# container of its own whose process 1 is systemd, installed by install.sh. Checks
+# the start, the line in `systemctl status`, the rating of the hardening, upgrades
+# in place, hand-overs, a sidecar that dies, one that freezes, a wrong setting, a reload of
+# the keys, a machine that shuts down, and the removal. What a client notices is
+# counted by one that opens a new connection about every 10 ms.
 #
-#	try.sh BINARY IMAGE    IMAGE: Debian with systemd, haproxy, iproute2 and
-#	                       nftables, for example of `debootstrap --variant=minbase
-#	                       --include=systemd,systemd-sysv,haproxy,iproute2,nftables`
+#	try.sh BINARY [IMAGE]  IMAGE: as `base` makes it
 #
-# It needs a docker engine and root, and leaves nothing behind.
+# It needs a Docker engine and root, and leaves nothing behind.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-binary=$1 image=$2
+binary=$1 image=${2:-$("$here/base")}
 net=tandemtry$$ sub=10.89.77
 work=$(mktemp -d)
 
 clean() {
-	docker rm -f "$net-lb1" "$net-lb2" "$net-witness" >/dev/null 2>&1 || true
+	docker rm -fv "$net-lb1" "$net-lb2" "$net-witness" >/dev/null 2>&1 || true
 	docker network rm "$net" >/dev/null 2>&1 || true
 	rm -rf "$work"
 }
@@ -25,7 +25,10 @@ trap 'exit 130' INT TERM
 
 fail() {
 	echo "FAILED: $*" >&2
-	on lb1 journalctl -u tandem --no-pager -n 30 >&2 || true
+	for name in lb1 lb2; do
+		on $name systemctl status --no-pager -n 0 tandem >&2 || true
+		on $name journalctl -u tandem --no-pager -n 20 >&2 || true
+	done
 	exit 1
 }
 on() {
@@ -41,49 +44,86 @@ until_ok() { # SECONDS WHAT COMMAND...
 		sleep 0.1
 	done
 }
-holder() { for n in lb1 lb2; do on "$n" ip -o addr show dev eth0 2>/dev/null | grep -q "$sub.100/" && echo "$n"; done; }
+holder() {
+	for n in lb1 lb2; do
+		if on "$n" ip -o addr show dev eth0 2>/dev/null | grep -q "$sub.100/"; then echo "$n"; fi
+	done
+}
 holds() { [ "$(holder)" = "$1" ]; }
+other() { [ "$1" = lb1 ] && echo lb2 || echo lb1; }
 ms() { date +%s%3N; }
 property() { on "$1" systemctl show -P "$2" tandem; }
 status_says() { property "$1" StatusText | grep -q "$2"; }
-restarts() { [ "$(property lb1 NRestarts)" -ge 1 ]; }
+restarted() { [ "$(property "$1" NRestarts)" -ge "$2" ]; }
 running() { on "$1" systemctl show -P Version; }
+healthy() { status_says lb1 healthy && status_says lb2 healthy; }
+
+# The client, on the witness: a line for each request that got no answer.
+client_begins() {
+	# shellcheck disable=SC2016 # the variables are those of the shell in there
+	docker exec -d "$net-witness" bash -c 'echo $$ >/tmp/client.pid
+		while :; do
+			timeout 1 bash -c "exec 3<>/dev/tcp/$0/80; printf \"GET / HTTP/1.0\r\n\r\n\" >&3; grep -q 200 <&3" 2>/dev/null &&
+				echo ok || echo "failed $(date +%T.%3N)"
+			sleep 0.005
+		done >/tmp/client' "$sub.100"
+}
+client_ends() { # WHAT: nothing may have failed
+	on witness kill "$(on witness cat /tmp/client.pid)"
+	answered=$(on witness grep -c ok /tmp/client || true) failed=$(on witness grep -c failed /tmp/client || true)
+	echo "$1: of $((answered + failed)) new connections $failed failed"
+	[ "$failed" = 0 ] || fail "clients noticed it: $(on witness grep -m 5 failed /tmp/client)"
+	[ "$answered" -gt 50 ] || fail "the client was hardly there"
+}
+
+machine() { # NAME LAST-BYTE
+	docker run -d --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add NET_RAW --cap-add SYS_NICE --cap-add SYS_PTRACE \
+		--security-opt seccomp=unconfined --name "$net-$1" --hostname "$1" --network "$net" --ip "$sub.$2" \
+		--stop-signal SIGRTMIN+3 --tmpfs /run --tmpfs /tmp --cgroupns private -e container=docker "$image" /sbin/init >/dev/null
+}
+install() { # NAME ROLE, twice: the second time changes nothing
+	on "$1" mkdir -p /opt/tandem /etc/tandem
+	docker cp "$here/." "$net-$1:/opt/tandem/" >/dev/null
+	docker cp "$binary" "$net-$1:/opt/tandem/tandem" >/dev/null
+	docker cp "$work/key" "$net-$1:/etc/tandem/key" >/dev/null
+	on "$1" sh /opt/tandem/install.sh "$2" /opt/tandem/tandem >/dev/null
+	on "$1" sed -i "s/^TANDEM_NODE=.*/TANDEM_NODE=$1/; s/10\.0\.0\./$sub./g; /HAPROXY_CFG/d; /STATE_FILE/d" /etc/tandem/tandem.env
+	on "$1" sh -c 'find /etc/tandem /etc/systemd/system/tandem.service /usr/local/bin/tandem -exec md5sum {} + 2>/dev/null >/tmp/before
+		stat -c "%a %U %G %n" /etc/tandem /etc/tandem/* >>/tmp/before'
+	on "$1" sh /opt/tandem/install.sh "$2" /opt/tandem/tandem >/dev/null
+	on "$1" sh -c 'find /etc/tandem /etc/systemd/system/tandem.service /usr/local/bin/tandem -exec md5sum {} + 2>/dev/null >/tmp/after
+		stat -c "%a %U %G %n" /etc/tandem /etc/tandem/* >>/tmp/after; cmp /tmp/before /tmp/after' || fail "the second installation changed something"
+}
+haproxy() {
+	cat >"$work/haproxy.cfg" <<-CFG
+		global
+		  stats socket /run/haproxy/tandem.sock user tandem group tandem mode 600 level admin
+		  stats maxconn 20
+		defaults
+		  mode http
+		  timeout connect 1s
+		  timeout client 30s
+		  timeout server 30s
+		frontend web
+		  bind :80
+		  http-request return status 200 content-type text/plain string $1
+	CFG
+	docker cp "$work/haproxy.cfg" "$net-$1:/etc/haproxy/haproxy.cfg" >/dev/null
+	on "$1" sh -c 'mkdir -p /run/haproxy && systemctl restart haproxy'
+}
 
 docker network create --subnet "$sub.0/24" "$net" >/dev/null
 head -c 32 /dev/urandom | base64 >"$work/key"
-for n in lb1:11 lb2:12 witness:13; do
-	name=${n%:*}
-	docker run -d --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add NET_RAW --cap-add SYS_NICE --cap-add SYS_PTRACE \
-		--security-opt seccomp=unconfined --name "$net-$name" --hostname "$name" --network "$net" --ip "$sub.${n#*:}" \
-		--tmpfs /run --tmpfs /tmp --cgroupns private -e container=docker "$image" /sbin/init >/dev/null
-done
+machine lb1 11
+machine lb2 12
+machine witness 13
 for name in lb1 lb2 witness; do
 	until_ok 30 "systemd on $name" running "$name"
-	on "$name" mkdir -p /opt/tandem /etc/tandem
-	docker cp "$here/." "$net-$name:/opt/tandem/" >/dev/null
-	docker cp "$binary" "$net-$name:/opt/tandem/tandem" >/dev/null
-	docker cp "$work/key" "$net-$name:/etc/tandem/key" >/dev/null
-	role=lb
-	[ "$name" = witness ] && role=witness
-	on "$name" sh /opt/tandem/install.sh "$role" /opt/tandem/tandem >/dev/null
-	on "$name" sh /opt/tandem/install.sh "$role" /opt/tandem/tandem >/dev/null # again
-	on "$name" sed -i "s/^TANDEM_NODE=.*/TANDEM_NODE=$name/; s/10\.0\.0\./$sub./g; /HAPROXY_CFG/d; /STATE_FILE/d" /etc/tandem/tandem.env
-	if [ $role = lb ]; then
-		cat >"$work/haproxy.cfg" <<-CFG
-			global
-			  stats socket /run/haproxy/tandem.sock user tandem group tandem mode 600 level admin
-			  stats maxconn 20
-			defaults
-			  mode http
-			  timeout connect 1s
-			  timeout client 30s
-			  timeout server 30s
-			frontend web
-			  bind :80
-			  http-request return status 200 content-type text/plain string $name
-		CFG
-		docker cp "$work/haproxy.cfg" "$net-$name:/etc/haproxy/haproxy.cfg" >/dev/null
-		on "$name" sh -c 'mkdir -p /run/haproxy && systemctl restart haproxy'
+	if [ $name = witness ]; then
+		install $name witness
+	else
+		install $name lb
+		haproxy $name
 	fi
 done
 
@@ -96,7 +136,9 @@ until_ok 20 "an address" on lb1 tandem move --to lb1 # the other may have been t
 until_ok 20 "address on lb1" holds lb1
 until_ok 10 "status line" status_says lb1 "healthy, holds vip/default"
 echo "status line of lb1: $(property lb1 StatusText)"
-on lb1 systemd-analyze security tandem --no-pager | tail -n 1
+for name in lb1 witness; do
+	echo "$name: $(on $name systemd-analyze security tandem --no-pager | tail -n 1)"
+done
 
 # upgrades in place: by command, by signal, and one that is refused
 upgraded() { [ "$(on lb1 tandem history | grep -c in-place)" = "$1" ] && on lb1 systemctl is-active --quiet tandem; }
@@ -104,6 +146,7 @@ same() {
 	[ "$(property lb1 MainPID) $(property lb1 NRestarts)" = "$1" ] || fail "another process: $(property lb1 MainPID) $(property lb1 NRestarts), was $1"
 	holds lb1 || fail "the address has moved to $(holder)"
 }
+client_begins
 process="$(property lb1 MainPID) $(property lb1 NRestarts)"
 on lb1 sh /opt/tandem/install.sh lb /opt/tandem/tandem >/dev/null
 on lb1 tandem restart
@@ -118,27 +161,52 @@ fi
 same "$process"
 on lb1 sh /opt/tandem/install.sh lb /opt/tandem/tandem >/dev/null
 until_ok 10 "status line after the upgrades" status_says lb1 "healthy, holds vip/default"
-echo "upgrades in place: the same process still holds the address"
+client_ends "upgrades in place, the same process still holds the address"
 
-# an orderly stop hands over
-on lb2 sh -c "while ! ip -o addr show dev eth0 | grep -q '$sub.100/'; do :; done; date +%s%3N >/tmp/took" &
-waiting=$!
-sleep 1
-began=$(ms)
-on lb1 systemctl restart tandem
-back=$(ms)
-wait "$waiting"
-echo "restart of the holder: lb2 has the address $(($(on lb2 cat /tmp/took) - began)) ms after systemctl restart began, lb1 is back after $((back - began)) ms"
-holds lb2 || fail "lb2 does not hold the address after the restart"
-on lb2 tandem history | tail -n 4
+# An orderly stop hands over. The two machines share a clock.
+client_begins
+took=
+for _ in 1 2 3 4 5; do
+	from=$(holder)
+	to=$(other "$from")
+	# shellcheck disable=SC2016
+	on "$to" sh -c 'timeout 20 ip -o monitor address | while read -r line; do
+		case $line in *" $0/"*) date +%s%3N >/tmp/took; break ;; esac
+	done' "$sub.100" &
+	waiting=$!
+	sleep 0.5
+	on "$from" sh -c 'date +%s%3N >/tmp/began; exec systemctl restart tandem'
+	wait "$waiting"
+	took="$took $(($(on "$to" cat /tmp/took) - $(on "$from" cat /tmp/began)))"
+	holds "$to" || fail "$to does not hold the address after the restart of $from"
+	until_ok 15 "all healthy after a restart" healthy
+done
+client_ends "five restarts of the holder, the other had the address after$took ms"
+on "$to" tandem history | tail -n 4
 
-# the watchdog restarts a sidecar that hangs
-until_ok 10 "lb1 healthy again" status_says lb1 healthy
+# who dies is started again, who freezes too
+from=$(holder)
+count=$(property "$from" NRestarts)
+on "$from" kill -KILL "$(property "$from" MainPID)"
+until_ok 10 "restart of a sidecar that was killed" restarted "$from" $((count + 1))
+until_ok 15 "all healthy after a kill" healthy
+from=$(holder) count=$(property "$(holder)" NRestarts)
 began=$(ms)
-on lb1 kill -STOP "$(property lb1 MainPID)"
-until_ok 60 "watchdog" restarts
-until_ok 30 "start after the watchdog" on lb1 systemctl is-active --quiet tandem
-echo "watchdog: a frozen sidecar takes part again after $(($(ms) - began)) ms; $(on lb1 journalctl -u tandem --no-pager -q | grep -c 'Watchdog timeout') time-out in the journal"
+on "$from" kill -STOP "$(property "$from" MainPID)"
+until_ok 60 "watchdog" restarted "$from" $((count + 1))
+until_ok 30 "start after the watchdog" on "$from" systemctl is-active --quiet tandem
+echo "watchdog: a frozen sidecar takes part again after $(($(ms) - began)) ms; $(on "$from" journalctl -u tandem --no-pager -q | grep -c 'Watchdog timeout') time-out in the journal"
+until_ok 15 "all healthy after the watchdog" healthy
+
+# a wrong setting ends it for good, and says why
+to=$(other "$(holder)")
+on "$to" sh -c 'cp -a /etc/tandem/tandem.env /tmp/right; echo TANDEM_LEASE=soon >>/etc/tandem/tandem.env'
+on "$to" systemctl restart tandem 2>/dev/null && fail "it starts with a wrong setting"
+sleep 2
+[ "$(property "$to" ActiveState)" = failed ] || fail "with a wrong setting it is $(property "$to" ActiveState)"
+on "$to" journalctl -u tandem --no-pager -q -n 20 | grep -q 'TANDEM_LEASE' || fail "the journal does not name the setting"
+on "$to" sh -c 'cp -a /tmp/right /etc/tandem/tandem.env; systemctl start tandem'
+until_ok 15 "all healthy after a wrong setting" healthy
 
 # a reload reads the keys again
 head -c 32 /dev/urandom | base64 >"$work/new"
@@ -151,6 +219,17 @@ for name in lb1 lb2 witness; do
 done
 docker cp "$work/new" "$net-lb1:/root/new" >/dev/null
 on lb1 tandem keys /root/new --wait --timeout 20s | tail -n 1
+
+# a machine that shuts down: the sidecar ends before HAProxy
+from=$(holder)
+client_begins
+sleep 0.5
+docker stop --time 60 "$net-$from" >/dev/null
+client_ends "the holder's machine was shut down"
+docker start "$net-$from" >/dev/null
+until_ok 30 "systemd on $from again" running "$from"
+on "$from" sh -c 'mkdir -p /run/haproxy; systemctl restart haproxy; systemctl start tandem'
+until_ok 15 "all healthy after a shutdown" healthy
 
 for name in lb1 lb2 witness; do
 	on "$name" sh /opt/tandem/install.sh remove --purge >/dev/null
