@@ -150,6 +150,7 @@ func wrongCommand(args []string) string {
 
 func wrongArguments(cmd *cobra.Command, rest []string) string {
 	cmd.InitDefaultHelpFlag()
+	cmd.InitDefaultVersionFlag()
 	optional := 0
 	for i, word := range rest {
 		if strings.HasPrefix(word, "[") {
