@@ -41,7 +41,7 @@ TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus 
 # wait, so two go side by side, and no more, lest they starve each other.
 LABS         := ./examples/...
 REAL         := ./haproxy/... ./lib/vip/...
-LONG         := ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover|FollowersFollow|TheClockIsSet|BootClocksHoursApart
+LONG         := EveryCommandInTheDocsRuns|ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover|FollowersFollow|TheClockIsSet|BootClocksHoursApart
 REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 
 TESTFLAGS ?= -race -shuffle=on -timeout 12m
