@@ -41,7 +41,7 @@ TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus 
 # wait, so two go side by side, and no more, lest they starve each other.
 LABS         := ./examples/...
 REAL         := ./haproxy/... ./lib/vip/...
-LONG         := EveryCommandInTheDocsRuns|ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover|FollowersFollow|TheClockIsSet|BootClocksHoursApart
+LONG         := EveryCommandInTheDocsRuns|ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover|FollowersFollow|RestartInPlace|TheClockIsSet|BootClocksHoursApart
 REAL_PATTERN := ^tandem/(examples|haproxy|lib/vip)(/|$$)
 
 TESTFLAGS ?= -race -shuffle=on -timeout 12m
@@ -126,7 +126,7 @@ test: tools-test vet test-unit test-real
 # HAProxys, keepalived beside, moves under a mixed load, keys, upgrades, IPv6,
 # thirty followers, the page in a browser.
 test-long: tools-long
-	TANDEM_TEST_LONG=1 $(GO) test $(TESTFLAGS) -v -run '$(LONG)' ./examples/pair
+	TANDEM_TEST_LONG=1 $(GO) test $(TESTFLAGS) -timeout 40m -v -run '$(LONG)' ./examples/pair
 	TANDEM_TEST_LONG=1 $(GO) test $(TESTFLAGS) -timeout 40m -v -run 'TestCuts|TestApart' ./examples/hybrid-chat
 
 vet:
