@@ -176,6 +176,9 @@ type Agent struct {
 	told   []byte        // what was last reported, without its sequence number
 	toldAt time.Duration // when
 
+	informed   []lease.Item // what the nodes without a vote were told last
+	informedAt time.Duration
+
 	decided     lease.Record  // the site decision that is acted on
 	decision    site.Decision // the same, decoded
 	decidedFrom string        // who announced it

@@ -1,6 +1,8 @@
 package agent_test
 
 import (
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,5 +34,39 @@ func TestAFollowerThatIsCutOffExpires(t *testing.T) {
 		}
 		c.net.Heal()
 		c.until("lb3 follows again", 20*time.Second, ready("a-1 a-2"))
+	})
+}
+
+// announced counts what is broadcast of leases.
+type announced struct {
+	agent.Network
+
+	leases *atomic.Int64
+}
+
+func (n announced) Broadcast(key string, b []byte) error {
+	if strings.HasPrefix(key, "leases/") {
+		n.leases.Add(1)
+	}
+	return n.Network.Broadcast(key, b)
+}
+
+// TestRenewalsAreToldAtTheirOwnPace: a holder tells followers of its renewals
+// every 150 ms however many nodes report to it, since all pass it on.
+func TestRenewalsAreToldAtTheirOwnPace(t *testing.T) {
+	var leases atomic.Int64
+	edit := func(_ string, c *agent.Config) { c.Voters = []string{"lb1", "lb2", "witness"} }
+	deps := func(_ string, d *agent.Deps) { d.Network = announced{d.Network, &leases} }
+	names := []string{"lb1", "lb2", "witness", "lb3", "lb4", "app-b", "witness2", "witness3"}
+	bubbleWith(t, names, edit, deps, func(c *cluster) {
+		c.until("lb3 follows", 5*time.Second, func() bool { return c.nodes["lb3"].proxy.ready() == "a-1 a-2" })
+		time.Sleep(5 * time.Second)
+		leases.Store(0)
+		time.Sleep(15 * time.Second)
+		if n := leases.Load(); n < 60 || n > 101 { // one holder has both leases
+			t.Errorf("%d announcements in 15 s, want at most 101", n)
+		} else {
+			t.Logf("%d announcements in 15 s", n)
+		}
 	})
 }

@@ -9,15 +9,24 @@ import (
 	"tandem/lib/lease"
 )
 
-// announceLeases tells the nodes without a vote who holds what.
+// announceLeases tells the nodes without a vote who holds what: at once what is
+// new, and what has only been renewed when it is due. Every report of a node has
+// the agent look around, and what that would broadcast would grow with their
+// number.
 func (a *Agent) announceLeases(now time.Duration) {
 	if !a.followed() {
 		return
 	}
 	m, ok := a.lease.Announcement(now)
 	if !ok {
+		a.informed = nil
 		return
 	}
+	if due := a.informedAt + announceEvery; now < due && slices.EqualFunc(a.informed, m.Items, sameButRenewed) {
+		a.wakeAt(due)
+		return
+	}
+	a.informed, a.informedAt = m.Items, now
 	a.wakeAt(now + announceEvery)
 	if err := a.deps.Network.Broadcast("leases/"+a.cfg.Node, a.encodeLease(m)); err != nil {
 		a.problem("broadcast", err.Error())
@@ -27,6 +36,12 @@ func (a *Agent) announceLeases(now time.Duration) {
 // announceEvery is how often a holder tells the nodes without a vote: well
 // within the shortest lease.
 const announceEvery = 150 * time.Millisecond
+
+// sameButRenewed says whether two announcements of a lease differ in how long it
+// is held, and in nothing that a follower acts on.
+func sameButRenewed(x, y lease.Item) bool {
+	return x.Resource == y.Resource && x.Ballot == y.Ballot && x.ValueSeq == y.ValueSeq && x.Value.Epoch == y.Value.Epoch && x.Commit == y.Commit
+}
 
 // followed says whether any member has no vote.
 func (a *Agent) followed() bool {
