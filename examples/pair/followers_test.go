@@ -35,9 +35,12 @@ func TestFollowersFollow(t *testing.T) {
 			t.Errorf("a node that neither speaks nor is spoken to: %+v", l)
 		}
 	}
-	// What a follower says does not grow with their number; that each talked to
-	// all others would show here.
-	if busiest := slices.MaxFunc(r.quiet.followers, func(a, b load) int { return int(a.sent - b.sent) }); busiest.sent > 30 {
+	// What a follower says does not grow with their number. It passes on what it
+	// hears of a holder every 150 ms to three others, and again to three every
+	// 200 ms, reports to three voters, asks and answers: 42 datagrams a second, 62
+	// if two nodes share the leases. That each talked to all others, or passed on a
+	// word for each of them, would show here.
+	if busiest := slices.MaxFunc(r.quiet.followers, func(a, b load) int { return int(a.sent - b.sent) }); busiest.sent > 65 {
 		t.Errorf("a follower sends %.1f datagrams a second", busiest.sent)
 	}
 }
