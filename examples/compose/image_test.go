@@ -31,8 +31,8 @@ func TestMinimalImageIsSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("tandem:minimal has %.1f MiB", size/mebibytes)
-	if size > 25*mebibytes {
-		t.Errorf("%.1f MiB, more than 25", size/mebibytes)
+	if size > 22*mebibytes {
+		t.Errorf("%.1f MiB, more than 22", size/mebibytes)
 	}
 }
 
