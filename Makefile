@@ -38,7 +38,7 @@ DOCKER_TOOLS := docker-compose:docker-compose debootstrap:debootstrap
 TEST_TOOLS  := $(LAB_TOOLS) gcc:gcc gcc:libc6-dev spin:spin promtool:prometheus shellcheck:shellcheck
 
 # Packages whose tests use the kernel, a real HAProxy or real time: they mostly
-# wait, so two go side by side, and no more, lest they starve each other.
+# wait, so three go side by side, and no more, lest they starve each other.
 LABS         := ./examples/...
 REAL         := ./haproxy/... ./lib/vip/...
 LONG         := EveryCommandInTheDocsRuns|ThePlanComesTrueInTheLab|ObservingBesideKeepalived|SeveralHAProxys|StrangerKeeps|RollingUpgrade|KeysAreRotated|MovesUnderAMixedLoad|PairOverIPv6|ThePageThroughAFailover|FollowersFollow|RestartInPlace|TheClockIsSet|BootClocksHoursApart
@@ -137,7 +137,7 @@ test-unit:
 
 test-real:
 	@$(GO) run ./examples/pair able || echo '*** WHOLE-SYSTEM TESTS ARE LEFT OUT: no network namespaces here ***'
-	$(GO) test -p 2 $(TESTFLAGS) $(LABS) $(REAL)
+	$(GO) test -p 3 $(TESTFLAGS) $(LABS) $(REAL)
 
 lint: $(LINT)
 	@if [ -x $(LINT) ]; then $(LINT) run ./...; else \
