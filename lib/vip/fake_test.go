@@ -20,6 +20,7 @@ type machine struct {
 	refuse  map[string]error // by the first word of what fails
 	freeze  func()           // called in the midst of putting an address up
 	noRules bool             // somebody has removed the rules
+	gone    bool             // the interface of every address
 	fault   string           // of the addresses, until they are removed
 	conns   map[netip.Addr][]connection
 	mine    []connection
@@ -61,6 +62,9 @@ func (k *machine) Remove(a Address) (bool, error) {
 func (k *machine) Settle(Address) {}
 
 func (k *machine) Look(a Address) (presence, error) {
+	if k.gone {
+		return presence{}, errNoInterface
+	}
 	_, there := k.have[a.String()]
 	return presence{there: there, carrier: true, fault: k.fault}, nil
 }

@@ -66,6 +66,9 @@ func (m *Manager) lookAtAll() {
 			if _, known := m.carriers[c.Interface]; !known {
 				p, err := m.sys.addresses.Look(c.Address)
 				m.carriers[c.Interface] = err == nil && p.carrier
+				if c.up && !m.carriers[c.Interface] { // gone since it was taken up, before anybody listened
+					m.emit(Event{Kind: ReasonCarrierLost, Detail: c.Interface})
+				}
 			}
 			m.lookAt(g, c, false)
 		}

@@ -104,6 +104,24 @@ func TestAddressesThatGoWithTheirInterfaceAreNotRemovals(t *testing.T) {
 	}
 }
 
+// An interface that is gone before the kernel's reports are listened to is told
+// all the same: nothing else would report it.
+func TestAnInterfaceThatGoesBeforeAnybodyListensIsTold(t *testing.T) {
+	m, k, _ := fixture(t, FenceGate, "10.77.0.100/32")
+	must(t, m.Set("web", hold(hour+hour)))
+	k.gone = true
+	m.lookAtAll()
+	m.lookAtAll()
+	if e := <-m.Events(); e.Kind != ReasonCarrierLost || e.Detail != "eth0" {
+		t.Errorf("%+v", e)
+	}
+	select {
+	case e := <-m.Events():
+		t.Errorf("told again: %+v", e)
+	default:
+	}
+}
+
 // An absence that the kernel has not reported yet is judged by the next look.
 func TestUnreportedAbsenceIsJudgedByTheSecondLook(t *testing.T) {
 	m, k, c := fixture(t, FenceGate, "10.77.0.100/32")
