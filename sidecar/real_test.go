@@ -123,6 +123,13 @@ func TestCheckNamesMistakesOfARunningCluster(t *testing.T) {
 		"absent is not heard: refused", "-> start tandem there",
 		"encrypts, as in the running sidecar", "key is silent (wrong-key: it uses a key that this node does not have: give both the same key)",
 	}
+	checkFinds(t, good, log, wanted)
+}
+
+// checkFinds waits until the check of a node says everything that is wanted, for
+// half a minute: what it goes by is learned by and by.
+func checkFinds(t *testing.T, good config.Config, log *output, wanted []string) {
+	t.Helper()
 	var got string
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
 		var b bytes.Buffer
@@ -130,11 +137,7 @@ func TestCheckNamesMistakesOfARunningCluster(t *testing.T) {
 		c.run(t.Context(), newClient(good.Socket, ""))
 		_ = printFindings(&b, c.findings) // its faults are what we look for
 		got = b.String()
-		missing := false
-		for _, line := range wanted {
-			missing = missing || !strings.Contains(got, line)
-		}
-		if !missing {
+		if !slices.ContainsFunc(wanted, func(line string) bool { return !strings.Contains(got, line) }) {
 			return
 		}
 	}
@@ -161,18 +164,7 @@ func TestCheckNamesMistakesBeforeTheStart(t *testing.T) {
 		"plain answers at 127.0.0.5:", ": not-encrypted\n", "-> give it the key",
 		"absent: its machine answers, nobody listens", "-> start tandem there",
 	}
-	var got string
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
-		var b bytes.Buffer
-		c := &checker{cfg: good}
-		c.run(t.Context(), newClient(good.Socket, ""))
-		_ = printFindings(&b, c.findings) // its faults are what we look for
-		got = b.String()
-		if !slices.ContainsFunc(wanted, func(line string) bool { return !strings.Contains(got, line) }) {
-			return
-		}
-	}
-	wants(t, got, wanted...)
+	checkFinds(t, good, log, wanted)
 }
 
 // mistakenGood is the environment of the node that is as it should be, from that
