@@ -197,6 +197,7 @@ type Agent struct {
 	announcedAt   time.Duration           // when they last were
 	telling       reach                   // how far ahead this node said that its site lease goes
 	siteHeardAt   time.Duration           // when a live holder of the site lease was last known
+	spoken        []spoken                // when reports of late were sent
 	sure          atomic.Int64            // until when hooks may be started, see Sure
 	pathSince     time.Duration           // since when another sees the active site and this node does not
 	lbSeen        map[string]lbSeen

@@ -222,6 +222,10 @@ func (a *Agent) receiveCommand(body []byte) {
 		a.ignored("earlier-boot") // a command without the addressee's boot could be a replay
 		return
 	}
+	if a.belated(m.envelope) {
+		a.ignored("belated") // who asked may have been told long ago that nothing came of it
+		return
+	}
 	if a.pending[m.Command.ID] == nil {
 		a.pending[m.Command.ID] = &pendingCommand{
 			cmd: m.Command, from: p.name, done: make(chan status.Result, 1), at: a.deps.Now(),

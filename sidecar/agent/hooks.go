@@ -191,6 +191,10 @@ func (a *Agent) receiveHook(body []byte) {
 		a.ignored("earlier-boot") // an order without the addressee's boot could be a replay
 		return
 	}
+	if a.belated(m.envelope) {
+		a.ignored("belated")
+		return
+	}
 	if !a.sameDecision(m) {
 		a.ignored("hook-of-another-decision")
 		return

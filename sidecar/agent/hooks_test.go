@@ -24,6 +24,7 @@ type commands struct {
 	takes func() time.Duration
 	fails map[site.HookKind]site.Reason // with that word; the others succeed
 	stays bool                          // they cannot be killed
+	quick bool                          // they die at once when they are killed
 	done  chan agent.HookResult
 
 	mu      sync.Mutex
@@ -59,7 +60,9 @@ func (c *commands) live(r *running, takes time.Duration) agent.HookResult {
 	select {
 	case <-timer.C:
 	case <-r.kill:
-		time.Sleep(killing)
+		if !c.quick {
+			time.Sleep(killing)
+		}
 		res.OK, res.Err = false, "superseded"
 	}
 	c.mu.Lock()
@@ -474,5 +477,81 @@ func TestWhoHearsNoDeciderIsNotSure(t *testing.T) {
 			c.net.Heal()
 			c.until("app-b is sure again", 10*time.Second, func() bool { return sure("app-b") })
 		})
+	}
+}
+
+// TestAnOrderFromBeforeItStoodStillIsNotRun: app-b stands still while it starts
+// site b. The decider gives it up and takes site a back; but when app-b wakes, all
+// that was sent to it meanwhile is there to be read, the oldest first: that the
+// decider lives, and the order again and again.
+func TestAnOrderFromBeforeItStoodStillIsNotRun(t *testing.T) {
+	takes := map[string]time.Duration{"a": 50 * time.Millisecond, "b": 9 * time.Second}
+	s := stage(map[string]string{"lb1": "a", "app-b": "b"}, takes, "takeover")
+	edit, deps := s.apps(site.Exclusive)
+	bubbleWith(t, withApps, edit, deps, func(c *cluster) {
+		c.ready()
+		app := s.on["app-b"]
+		app.quick = true
+		c.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(c.t.Context(), time.Second)
+			defer cancel()
+			_, _ = c.nodes["lb1"].Do(ctx, status.Command{Kind: "takeover", Site: "b"}) // it will fail, later
+		})
+		c.until("app-b starts site b", 5*time.Second, func() bool { return len(app.ran()) == 1 })
+		time.Sleep(300 * time.Millisecond)
+		var unread mailbox
+		c.net.Tap(unread.keep)
+		c.net.Isolate(addresses["app-b"])
+		c.until("a routed again", 20*time.Second, c.routed("a-1 a-2"))
+		c.net.Tap(nil)
+		unread.deliver(c, "app-b", func() {
+			if c.nodes["app-b"].Sure() {
+				t.Fatal("app-b takes old word of the decider for new, and would run its next command")
+			}
+		})
+		c.net.Heal()
+		time.Sleep(5 * time.Second)
+		if ran := app.ran(); len(ran) != 1 {
+			t.Errorf("app-b ran %v, want one takeover\n%s", ran, s.log.text())
+		}
+		if unread.orders < 5 {
+			t.Errorf("%d orders were unread, want some", unread.orders)
+		}
+		c.takeover("b") // and it is not left out for good
+	})
+}
+
+// mailbox is what has arrived at a process that stands still.
+type mailbox struct {
+	mu     sync.Mutex
+	mail   []letter
+	orders int
+}
+
+type letter struct {
+	from, to string
+	body     []byte
+}
+
+func (m *mailbox) keep(from, to string, b []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mail = append(m.mail, letter{from, to, b})
+}
+
+// deliver has a node read its mail, letter by letter.
+func (m *mailbox) deliver(c *cluster, node string, each func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.mail {
+		if l.to != addresses[node] {
+			continue
+		}
+		if strings.Contains(string(l.body), `"run":{`) {
+			m.orders++
+		}
+		c.net.Inject(l.from, l.to, l.body)
+		time.Sleep(time.Millisecond)
+		each()
 	}
 }

@@ -38,6 +38,9 @@ type envelope struct {
 	To     string `json:"t,omitempty"` // empty: everybody
 	ToBoot string `json:"tb,omitempty"`
 	Seq    uint64 `json:"s"`
+	// Heard is the number of the addressee's latest report that the sender has: it
+	// tells the addressee how old the message may be at most.
+	Heard uint64 `json:"h,omitempty"`
 }
 
 // report is what a node tells about itself, once a second and on change.

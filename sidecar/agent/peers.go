@@ -36,6 +36,7 @@ type peer struct {
 	report     *report
 	at         time.Duration // when the report came
 	arrived    time.Duration // when anything came
+	answering  time.Duration // when this node sent the latest report that it is known to have heard
 	remindedAt time.Duration // when a follower was last sent the decision again
 	absent     bool          // it was heard once, and then not any more
 }
@@ -55,7 +56,7 @@ func (a *Agent) envelope(to string) envelope {
 	a.seq++
 	e := envelope{From: a.cfg.Node, Boot: a.boot, To: to, Seq: a.seq}
 	if p := a.peers[to]; p != nil {
-		e.ToBoot = p.boot
+		e.ToBoot, e.Heard = p.boot, p.seq
 	}
 	return e
 }
@@ -129,9 +130,10 @@ func (a *Agent) admit(e envelope) (*peer, bool) {
 			a.ignored("unknown-boot")
 			return nil, false
 		}
-		p.boot, p.seq, p.report = e.Boot, 0, nil
+		p.boot, p.seq, p.report, p.answering = e.Boot, 0, nil, 0
 	}
 	p.arrived = a.deps.Now()
+	p.answering = max(p.answering, a.spokeAt(e.Heard))
 	return p, true
 }
 
@@ -207,6 +209,7 @@ func (a *Agent) tell(now time.Duration) {
 func (a *Agent) sendReport(to string) {
 	r := a.self
 	r.envelope = a.envelope(to)
+	a.spoke(r.Seq)
 	a.send(to, kindReport, r)
 }
 

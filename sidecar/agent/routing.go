@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -65,7 +66,7 @@ func (a *Agent) quorate(now time.Duration) bool {
 	if a.cfg.Sites.Order != site.Exclusive {
 		return true
 	}
-	until := time.Duration(0)
+	until, sure := time.Duration(0), time.Duration(math.MaxInt64)
 	for _, s := range a.lease.Status(now) {
 		if s.Resource != ResourceSite {
 			continue
@@ -74,13 +75,15 @@ func (a *Agent) quorate(now time.Duration) bool {
 		expires := s.Told
 		if s.Self {
 			expires = s.Deadline
+		} else if p := a.peers[s.Holder]; p != nil && p.answering > 0 {
+			sure = p.answering + freshOrder // what it told may have been waiting to be read
 		}
 		if expires > now {
 			a.siteHeardAt, until = now, expires
 			a.wakeAt(expires)
 		}
 	}
-	a.sure.Store(int64(max(until, a.siteHeardAt) + QuorumGrace))
+	a.sure.Store(int64(min(sure, max(until, a.siteHeardAt)+QuorumGrace)))
 	if a.siteHeardAt == 0 {
 		return false
 	}
