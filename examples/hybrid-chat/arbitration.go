@@ -47,7 +47,22 @@ func (s *stage) holds(lb string) error {
 	return nil
 }
 
-// home brings the address to lb1 and the applications to site a.
+// decides tells whether a load balancer holds the site lease, by its own word.
+func (s *stage) decides(ctx context.Context, lb string) error {
+	st, err := s.status(ctx, lb)
+	if err != nil {
+		return err
+	}
+	for _, l := range st.Leases {
+		if l.Resource == "site" && l.Holder != lb {
+			return fmt.Errorf("%q decides, want %s", l.Holder, lb)
+		}
+	}
+	return nil
+}
+
+// home brings the address to lb1, and the decision with it, and the applications
+// to site a.
 func (s *stage) home(ctx context.Context) error {
 	if err := s.Settled(ctx, 40*time.Second); err != nil {
 		return err
@@ -69,6 +84,9 @@ func (s *stage) home(ctx context.Context) error {
 		if _, err := s.Tandem(ctx, "lb1", "takeover", "a", "--group", "amq"); err != nil {
 			return err
 		}
+	}
+	if err := s.await(ctx, 20*time.Second, "the decision at lb1", func() error { return s.decides(ctx, "lb1") }); err != nil {
+		return err
 	}
 	return s.Steady(ctx, 20*time.Second)
 }

@@ -29,6 +29,7 @@ const (
 const (
 	moveCommand  lease.Reason = "command"
 	moveFailback lease.Reason = "failback"
+	moveFollow   lease.Reason = "follows-address"
 )
 
 // pathPatience is how long this node alone must have lost sight of the active

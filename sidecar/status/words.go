@@ -28,6 +28,7 @@ var words = map[string]string{
 	"name-taken":       "another process uses the name of this node; TANDEM_NODE must be unique.",
 	"higher-ballot":    "the holder confirmed its lease under a new ballot.",
 	"command":          "an operator asked for it.",
+	"follows-address":  "whoever decides should be where the address is.",
 	"last-resort":      "no load balancer is eligible, and the last holder serves on rather than nobody.",
 
 	// A program that is replaced.
