@@ -198,6 +198,15 @@ func standbyCut(ctx context.Context, s *stage, r *report) error {
 }
 
 func holderCut(ctx context.Context, s *stage, r *report) error {
+	before := now()
+	if err := s.await(ctx, 10*time.Second, "a request", func() error {
+		if len(s.served(before, components...)) == 0 {
+			return errors.New("none has come yet")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
 	from := now()
 	if err := s.Cut(ctx, "lb1"); err != nil {
 		return err
@@ -225,7 +234,7 @@ func holderCut(ctx context.Context, s *stage, r *report) error {
 	}
 	r.want(s.holds("lb2") == nil, "without failback lb2 must keep the address; %v", s.holds("lb2"))
 	r.hold(s.decidedFor(ctx, "default", "b"))
-	changes, err := s.oneAtATime(from, "")
+	changes, err := s.oneAtATime(before, "")
 	r.hold(err)
 	r.want(changes == 1, "%d changes of site", changes)
 	return s.home(ctx)
