@@ -57,7 +57,7 @@ func TestTwoTandemsAtOneHAProxy(t *testing.T) {
 	d := toB
 	d.Map = map[string]string{"default": "b"}
 	i.Set(d)
-	o, _ := i.until("the other one named", func(o Observation) bool { return rivalOf(o) != "" && len(o.Pending) == 2 })
+	o, _ := i.until("the other one named", func(o Observation) bool { return o.Alive && rivalOf(o) != "" && len(o.Pending) == 2 })
 	if want := fmt.Sprintf("pid %d of user 0", pid); !strings.Contains(rivalOf(o), want) || !o.Alive || o.Reason != "" || o.Applied != 0 {
 		t.Errorf("%+v", o)
 	}
