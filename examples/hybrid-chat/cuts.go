@@ -243,8 +243,10 @@ func overlapIsSeen(ctx context.Context, s *stage, r *report) error {
 	if err := pause(ctx, time.Second); err != nil {
 		return err
 	}
-	changes, err := s.oneAtATime(from, "")
-	r.want(err != nil && changes > 1, "%d changes of site, and the judge saw nothing wrong", changes)
+	changes := inTurn(s.served(from, components...))
+	r.want(changes > 1, "%d changes of site: both were never sent to at once", changes)
+	_, err = s.oneAtATime(from, "")
+	r.want(err != nil, "%d changes of site, and the judge saw nothing wrong", changes)
 	r.say("%d changes of site; the judge says: %v", changes, err)
 	return s.Heal(ctx)
 }
