@@ -20,7 +20,8 @@ type machine struct {
 	refuse  map[string]error // by the first word of what fails
 	freeze  func()           // called in the midst of putting an address up
 	noRules bool             // somebody has removed the rules
-	gone    bool             // the interface of every address
+	index   int              // of the interface of every address; 0: it is gone
+	down    bool             // it has no carrier
 	fault   string           // of the addresses, until they are removed
 	conns   map[netip.Addr][]connection
 	mine    []connection
@@ -28,7 +29,7 @@ type machine struct {
 }
 
 func newMachine() *machine {
-	return &machine{have: map[string]int{}, refuse: map[string]error{}, conns: map[netip.Addr][]connection{}, left: map[netip.Addr]time.Duration{}}
+	return &machine{index: 2, have: map[string]int{}, refuse: map[string]error{}, conns: map[netip.Addr][]connection{}, left: map[netip.Addr]time.Duration{}}
 }
 
 func (k *machine) did(format string, a ...any) error {
@@ -48,6 +49,9 @@ func (k *machine) Put(a Address, life int) error {
 	if k.freeze != nil {
 		k.freeze()
 	}
+	if k.index == 0 {
+		return errNoInterface
+	}
 	k.have[a.String()] = life
 	return k.did("%s", putCommand(a, life))
 }
@@ -62,11 +66,11 @@ func (k *machine) Remove(a Address) (bool, error) {
 func (k *machine) Settle(Address) {}
 
 func (k *machine) Look(a Address) (presence, error) {
-	if k.gone {
+	if k.index == 0 {
 		return presence{}, errNoInterface
 	}
 	_, there := k.have[a.String()]
-	return presence{there: there, carrier: true, fault: k.fault}, nil
+	return presence{there: there, carrier: !k.down, index: k.index, fault: k.fault}, nil
 }
 
 func (k *machine) Announce(a Address) error {

@@ -1,10 +1,7 @@
 package vip
 
 import (
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -88,17 +85,6 @@ func TestHolderFrozenAtAnyInstantIsSilentUntilItHoldsAgain(t *testing.T) {
 // in Set, and the first step of the guard each take it back at once: a packet or
 // none, in one of some hundred freezes.
 const lateMost = 20
-
-// stopped says whether a process is.
-func (p *proc) stopped() bool {
-	p.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	return strings.HasPrefix(rest, "T")
-}
 
 // The worst instant: the deadline is written as the time left, which was read
 // before the freeze and is carried out after it.

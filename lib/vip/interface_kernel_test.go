@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -192,8 +194,8 @@ func TestRenamedInterfaceKeepsNoAddress(t *testing.T) {
 		}
 	}
 	rename("eth0", "lan0")
-	seen := ""
-	l.eventually(time.Second, "the caller hears of it", func() bool { seen += a.ask("events"); return strings.Contains(seen, string(ReasonCarrierLost)) })
+	events := newEvents(l, a)
+	events.eventually(ReasonCarrierLost, 1)
 	l.eventually(2*time.Second, "it is said", func() bool { return strings.Contains(a.status().Groups[0].Addresses[0].Error, errNoInterface.Error()) })
 	sent := a.status().Groups[0].Addresses[0].Announcements
 	rename("lan0", "eth0")
@@ -201,6 +203,10 @@ func TestRenamedInterfaceKeepsNoAddress(t *testing.T) {
 		as := a.status().Groups[0].Addresses[0]
 		return as.Present && as.Error == "" && as.Announcements > sent && l.has("a", vip4) && l.has("a", vip6)
 	})
+	events.eventually(ReasonCarrierBack, 1)
+	if events.count[ReasonCarrierLost] != 1 || len(events.count) != 2 {
+		t.Errorf("told: %v", events.count)
+	}
 	rename("eth0", "lan0")
 	on := func(ip string) bool {
 		return strings.Contains(l.in("a", "ip", "-o", "addr", "show", "dev", "lan0"), " "+ip+"/")
@@ -231,6 +237,106 @@ func TestRenamedInterfaceKeepsNoAddress(t *testing.T) {
 	if !l.has("a", vip4) || !l.has("a", vip6) {
 		t.Error("not taken up when the interface had its name again")
 	}
+}
+
+// The interface is deleted while it carries the addresses, and made anew.
+func TestDeletedInterfaceIsTold(t *testing.T) {
+	l := newLab(t, "a", "c")
+	a := l.sidecar("a", both)
+	a.ask("hold web 500ms")
+	events := newEvents(l, a)
+	l.in("a", "ip", "link", "del", "eth0")
+	events.eventually(ReasonCarrierLost, 1)
+	l.in("br", "ip", "link", "add", "pa", "type", "veth", "peer", "name", "eth0", "netns", l.ns("a"))
+	l.in("br", "ip", "link", "set", "pa", "master", "br0", "up")
+	l.in("a", "ip", "link", "set", "eth0", "up")
+	events.eventually(ReasonCarrierBack, 1)
+	l.eventually(3*time.Second, "put back and announced", func() bool {
+		as := a.status().Groups[0].Addresses[0]
+		return as.Present && as.Error == "" && as.Announcements > 0 && l.has("a", vip4) && l.has("a", vip6)
+	})
+	if events.read(); events.count[ReasonCarrierLost] != 1 || len(events.count) != 2 {
+		t.Errorf("told: %v", events.count)
+	}
+}
+
+// A bridge that the interface was a port of says that it is deleted, by a message
+// of the same type: the interface itself is there as before.
+func TestInterfaceThatIsNoPortAnyMoreIsThere(t *testing.T) {
+	l := newLab(t, "a", "c")
+	a := l.sidecar("a", both)
+	a.ask("hold web 500ms")
+	events := newEvents(l, a)
+	l.in("a", "ip", "link", "add", "br7", "type", "bridge")
+	l.in("a", "ip", "link", "set", "eth0", "master", "br7")
+	l.in("a", "ip", "link", "set", "eth0", "nomaster")
+	l.in("a", "ip", "addr", "del", vip4+"/32", "dev", "eth0") // a report that follows those
+	events.eventually(ReasonRemoved, 1)
+	if len(events.count) != 1 {
+		t.Errorf("told: %v", events.count)
+	}
+}
+
+// More happens than the socket holds that the kernel reports by: the last report of
+// the interface is lost, and one of before waits to be read.
+func TestReportsThatAreLostAreMadeUpFor(t *testing.T) {
+	l := newLab(t, "a", "c")
+	a := l.sidecar("a", both)
+	a.ask("hold web 60s")
+	a.ask("lapse web") // a renewal would put back what is missing
+	events := newEvents(l, a)
+	l.in("a", "ip", "link", "set", "eth0", "down")
+	events.eventually(ReasonCarrierLost, 1) // so it listens
+	l.in("a", "ip", "link", "set", "eth0", "up")
+	events.eventually(ReasonCarrierBack, 1)
+	a.status() // when all is put back
+	flood := strings.Repeat("link set lo mtu 65535\nlink set lo mtu 65536\n", 1000)
+	file := filepath.Join(t.TempDir(), "flood")
+	if err := os.WriteFile(file, []byte("link set eth0 down\n"+flood+"link set eth0 up\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.signal(unix.SIGSTOP)
+	l.in("a", "ip", "-batch", file)
+	l.eventually(5*time.Second, "the last report", func() bool { return strings.Contains(l.in("a", "ip", "link", "show", "eth0"), "state UP") })
+	if l.in("a", "awk", "NR > 1 && $2 == 0 { lost += $9 } END { print lost }", "/proc/net/netlink") == "0\n" {
+		t.Fatal("no report was lost")
+	}
+	a.signal(unix.SIGCONT)
+	events.eventually(ReasonRemoved, 1) // of the IPv6 address: nobody could know why
+	l.in("a", "ip", "addr", "del", vip4+"/32", "dev", "eth0")
+	events.eventually(ReasonRemoved, 2)
+	if lost, back := events.count[ReasonCarrierLost], events.count[ReasonCarrierBack]; lost != back {
+		t.Errorf("told: %v", events.count)
+	}
+	if !l.has("a", vip4) || !l.has("a", vip6) {
+		t.Error("the addresses were not put back")
+	}
+}
+
+// events counts what a sidecar tells.
+type events struct {
+	l     *lab
+	from  *proc
+	count map[Reason]int
+}
+
+func newEvents(l *lab, from *proc) *events {
+	return &events{l: l, from: from, count: map[Reason]int{}}
+}
+
+func (e *events) read() {
+	e.l.t.Helper()
+	for _, word := range strings.Fields(e.from.ask("events"))[1:] {
+		e.count[Reason(word)]++
+	}
+}
+
+// eventually waits until something has been told so many times: a report, a renewal
+// or, after a second at most, a look tells it.
+func (e *events) eventually(r Reason, times int) {
+	e.l.t.Helper()
+	took := e.l.eventually(2*time.Second, string(r), func() bool { e.read(); return e.count[r] >= times })
+	e.l.t.Logf("%s after %s", r, took)
 }
 
 // A sidecar that crashes and starts again touches nobody else's rules, neither

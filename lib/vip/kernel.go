@@ -31,7 +31,8 @@ type presence struct {
 	there bool
 	// fault is what is wrong with it as it stands: a word, or "".
 	fault   string
-	carrier bool
+	carrier bool // of its interface
+	index   int  // the same; 0: not known
 }
 
 var errNoInterface = errors.New("no such interface")
@@ -83,7 +84,11 @@ func (k *kernel) Put(a Address, life int) error {
 	if err != nil {
 		return err
 	}
-	if err := k.h.AddrReplace(l, address(a, life)); err != nil {
+	err = k.h.AddrReplace(l, address(a, life))
+	if errors.Is(err, unix.ENODEV) { // gone in between
+		return fmt.Errorf("interface %s: %w", a.Interface, errNoInterface)
+	}
+	if err != nil {
 		return named(fmt.Errorf("ip addr replace %s dev %s valid_lft %d: %w", a.Prefix, a.Interface, life, err))
 	}
 	return nil
@@ -168,7 +173,7 @@ func (k *kernel) Look(a Address) (presence, error) {
 	if err != nil {
 		return presence{}, err
 	}
-	p := presence{carrier: hasCarrier(l.Attrs().RawFlags)}
+	p := presence{index: l.Attrs().Index, carrier: hasCarrier(l.Attrs().RawFlags)}
 	there, err := k.h.AddrList(l, family(a.Prefix.Addr().Is6()))
 	if err != nil {
 		return p, fmt.Errorf("ip addr show dev %s: %w", a.Interface, err)

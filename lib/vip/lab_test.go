@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -196,12 +198,40 @@ func (p *proc) finish() report {
 	return r
 }
 
+// signal returns when the process has it, and the time of that. To be stopped is
+// begun by one thread of it, which on a busy machine waits for its turn while others
+// go on.
 func (p *proc) signal(s unix.Signal) time.Duration {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
 	}
+	for began := time.Now(); s == unix.SIGSTOP && !p.stopped(); time.Sleep(200 * time.Microsecond) {
+		if time.Since(began) > 5*time.Second {
+			p.t.Fatal("it does not stop")
+		}
+	}
 	return bootTime()
+}
+
+// stopped says whether a process is, with all its threads.
+func (p *proc) stopped() bool {
+	p.t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		p.t.Fatalf("no threads: %v", err)
+	}
+	return !slices.ContainsFunc(threads, func(file string) bool {
+		b, err := os.ReadFile(file)
+		if os.IsNotExist(err) { // that one has ended
+			return false
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(b), ") ")
+		return !strings.HasPrefix(rest, "T")
+	})
 }
 
 func (p *proc) kill() {

@@ -35,7 +35,7 @@ func (o *observer) Remove(a Address) (bool, error) {
 func (o *observer) Settle(Address) {}
 
 func (o *observer) Look(a Address) (presence, error) {
-	return presence{there: o.have[a.String()], carrier: true}, nil
+	return presence{there: o.have[a.String()], carrier: true, index: 1}, nil
 }
 
 func (o *observer) Announce(Address) error { return nil }

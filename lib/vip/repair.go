@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -58,23 +57,6 @@ func (m *Manager) addressChanged(ip netip.Addr) {
 	}
 }
 
-func (m *Manager) lookAtAll() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, g := range m.groups {
-		for _, c := range g.addrs {
-			if _, known := m.carriers[c.Interface]; !known {
-				p, err := m.sys.addresses.Look(c.Address)
-				m.carriers[c.Interface] = err == nil && p.carrier
-				if c.up && !m.carriers[c.Interface] { // gone since it was taken up, before anybody listened
-					m.emit(Event{Kind: ReasonCarrierLost, Detail: c.Interface})
-				}
-			}
-			m.lookAt(g, c, false)
-		}
-	}
-}
-
 // lookAt compares an address with what the kernel says of it, and mends. The
 // kernel itself takes the IPv6 addresses from an interface that goes down: who
 // looks before the report of that has been read sees an address missing on an
@@ -89,6 +71,7 @@ func (m *Manager) lookAt(g *group, c *carried, unasked bool) {
 	p, err := m.sys.addresses.Look(c.Address)
 	switch {
 	case errors.Is(err, errNoInterface):
+		m.linkLost(c.Interface, false)
 		c.up, c.err = false, err
 	case err != nil:
 		c.err = err
@@ -106,13 +89,6 @@ func (m *Manager) lookAt(g *group, c *carried, unasked bool) {
 	case !p.there:
 		m.removed(g, c)
 	}
-}
-
-// reportedDown says whether the kernel has reported an interface as down, and
-// not yet as back.
-func (m *Manager) reportedDown(iface string) bool {
-	up, known := m.carriers[iface]
-	return known && !up
 }
 
 // removed deals with the absence of an address that we have put up.
@@ -152,63 +128,6 @@ func (m *Manager) restore(g *group, c *carried) {
 		return
 	}
 	m.beginSchedule(g, c)
-}
-
-// linkChanged is called for each change of an interface.
-func (m *Manager) linkChanged(name string, up bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !slices.Contains(m.interfaces(), name) {
-		return
-	}
-	was, known := m.carriers[name]
-	m.carriers[name] = up
-	if known && was == up {
-		return
-	}
-	if s, ok := m.sys.announcer.(*speaker); ok {
-		s.forget(name)
-	}
-	if !up {
-		if known {
-			m.emit(Event{Kind: ReasonCarrierLost, Detail: name})
-		}
-		return
-	}
-	if known {
-		m.emit(Event{Kind: ReasonCarrierBack, Detail: name})
-	}
-	m.linkBack(name)
-}
-
-// linkBack puts the addresses of an interface back that the kernel dropped when
-// it went down, and announces them: the switch may know another port.
-func (m *Manager) linkBack(name string) {
-	for _, g := range m.groups {
-		for _, c := range g.addrs {
-			if c.Interface == name && g.desired.Role != Away {
-				m.restore(g, c)
-			}
-		}
-	}
-}
-
-// Carrier says whether every interface of a group is there, up and has carrier.
-// A group without addresses has it.
-func (m *Manager) Carrier(group string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	g := m.group(group)
-	if g == nil {
-		return false
-	}
-	for _, c := range g.addrs {
-		p, err := m.sys.addresses.Look(c.Address)
-		if err != nil || !p.carrier {
-			return false
-		}
-	}
-	return true
 }
 
 // culprits are the programs that are known to remove addresses which they did

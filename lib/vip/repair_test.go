@@ -80,15 +80,12 @@ func TestLikelyCulpritIsNamedWithTheMend(t *testing.T) {
 func TestAddressesThatGoWithTheirInterfaceAreNotRemovals(t *testing.T) {
 	m, k, _ := fixture(t, FenceGate, "fd77::100/128")
 	must(t, m.Set("web", hold(hour+hour)))
-	m.linkChanged("eth0", true)
 	clear(k.have)
-	m.linkChanged("eth0", false)
+	m.linkReported(linkReport{2, "eth0", false})
 	m.addressChanged(web6)
-	m.linkChanged("eth0", true)
-	for _, want := range []Reason{ReasonCarrierLost, ReasonCarrierBack} {
-		if e := <-m.Events(); e.Kind != want {
-			t.Errorf("%s, want %s", e.Kind, want)
-		}
+	m.linkReported(linkReport{2, "eth0", true})
+	if got := told(m); got != lost+", "+back {
+		t.Errorf("told: %s", got)
 	}
 	if as := m.Status().Groups[0].Addresses[0]; as.Repairs != 0 || !as.Present || len(k.have) != 1 {
 		t.Errorf("%+v", as)
@@ -101,24 +98,6 @@ func TestAddressesThatGoWithTheirInterfaceAreNotRemovals(t *testing.T) {
 	repairs := testutil.ToFloat64(m.metrics.events.WithLabelValues("web", string(ReasonRemoved)))
 	if as := m.Status().Groups[0].Addresses[0]; as.Repairs != 1 || repairs != 1 {
 		t.Errorf("%+v; the metric counts %v", as, repairs)
-	}
-}
-
-// An interface that is gone before the kernel's reports are listened to is told
-// all the same: nothing else would report it.
-func TestAnInterfaceThatGoesBeforeAnybodyListensIsTold(t *testing.T) {
-	m, k, _ := fixture(t, FenceGate, "10.77.0.100/32")
-	must(t, m.Set("web", hold(hour+hour)))
-	k.gone = true
-	m.lookAtAll()
-	m.lookAtAll()
-	if e := <-m.Events(); e.Kind != ReasonCarrierLost || e.Detail != "eth0" {
-		t.Errorf("%+v", e)
-	}
-	select {
-	case e := <-m.Events():
-		t.Errorf("told again: %+v", e)
-	default:
 	}
 }
 

@@ -131,8 +131,14 @@ func (m *Manager) put(c *carried, deadline, now time.Duration) error {
 	if c.repairs.at != 0 {
 		return errContested
 	}
+	if _, known := m.links[c.Interface]; !known { // from here on its loss is one
+		_ = m.learn(c.Address) // what cannot be looked at now is looked at again
+	}
 	err := m.sys.addresses.Put(c.Address, life)
 	if err != nil {
+		if errors.Is(err, errNoInterface) {
+			m.linkLost(c.Interface, false)
+		}
 		c.up = false
 		return fmt.Errorf("take up %s: %w", c.Address, err)
 	}

@@ -136,7 +136,7 @@ type Manager struct {
 	nextDue            time.Duration   // when anything else is
 	timer              *time.Timer     // wakes Run
 	retryGate          time.Duration   // after a failure, not before
-	carriers           map[string]bool // by interface, as last reported
+	links              map[string]link // by interface, as last known
 	leftovers          bool            // what a predecessor left is not all gone yet
 }
 
@@ -245,8 +245,8 @@ func newManager(cfg Config, sys system) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, log: cfg.Log, sys: sys, fence: FenceNone,
-		carriers: map[string]bool{},
-		events:   make(chan Event, 256), poke: make(chan struct{}, 1), ended: make(chan []netip.Addr, 16),
+		links:  map[string]link{},
+		events: make(chan Event, 256), poke: make(chan struct{}, 1), ended: make(chan []netip.Addr, 16),
 		timer: time.NewTimer(0), seeker: make(chan struct{}, 1),
 	}
 	for _, g := range cfg.Groups {

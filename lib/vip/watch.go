@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -15,11 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch hears from the kernel what happens to interfaces and addresses. One
-// socket for both keeps their order: the kernel says that an interface goes
-// down before it says which addresses it has lost by that, so that these are
-// not taken for somebody's removal.
+// watch hears from the kernel what happens to interfaces and addresses, until ctx
+// ends. When more happens than its socket holds it begins anew with another: what
+// waits in the old one is out of date, and the kernel drops more until all of it has
+// been read, and does not say so again.
 func (m *Manager) watch(ctx context.Context) error {
+	for {
+		err := m.hearKernel(ctx)
+		if !errors.Is(err, unix.ENOBUFS) {
+			return err
+		}
+		m.log.Debug("virtual IPs: netlink", zap.Error(err))
+	}
+}
+
+// hearKernel uses one socket for interfaces and addresses, which keeps their order:
+// the kernel says that an interface goes down before it says which addresses it has
+// lost by that, so that these are not taken for somebody's removal.
+func (m *Manager) hearKernel(ctx context.Context) error {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
 		Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
 	})
@@ -28,30 +39,20 @@ func (m *Manager) watch(ctx context.Context) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
-	m.lookAtAll() // what happened before we listened
+	if err := m.catchUp(); err != nil {
+		return fmt.Errorf("look at interfaces and addresses: %w", err)
+	}
 	for {
 		news, err := conn.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.ENOBUFS): // more than the socket holds; some of it is lost
-			m.log.Debug("virtual IPs: netlink", zap.Error(err))
-			m.lookAtLinks()
-			m.lookAtAll()
 		case err != nil:
 			return fmt.Errorf("hear of interfaces and addresses: %w", err)
 		}
 		for _, n := range news {
 			m.reported(n)
 		}
-	}
-}
-
-// lookAtLinks catches up with reports that were lost.
-func (m *Manager) lookAtLinks() {
-	for _, name := range m.interfaces() {
-		ifi, err := net.InterfaceByName(name)
-		m.linkChanged(name, err == nil && ifi.Flags&net.FlagUp != 0 && ifi.Flags&net.FlagRunning != 0)
 	}
 }
 
@@ -63,39 +64,11 @@ func (m *Manager) reported(n netlink.Message) {
 			m.addressChanged(ip)
 		}
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		if name, flags, ok := reportedLink(n.Data); ok && slices.Contains(m.interfaces(), name) {
-			m.linkChanged(name, n.Header.Type == unix.RTM_NEWLINK && hasCarrier(flags))
-		} else if ok {
-			m.lookForRenamed()
+		if r, ok := reportedLink(n.Data); ok {
+			r.up = r.up && n.Header.Type == unix.RTM_NEWLINK
+			m.linkReported(r)
 		}
 	}
-}
-
-// lookForRenamed finds an interface of ours that is there no more. One that gets
-// another name is reported under that.
-func (m *Manager) lookForRenamed() {
-	for _, name := range m.interfaces() {
-		if m.vanished(name) {
-			m.linkChanged(name, false)
-		}
-	}
-}
-
-func (m *Manager) vanished(name string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.carriers[name] {
-		return false
-	}
-	for _, g := range m.groups {
-		for _, c := range g.addrs {
-			if c.Interface == name {
-				_, err := m.sys.addresses.Look(c.Address)
-				return errors.Is(err, errNoInterface)
-			}
-		}
-	}
-	return false
 }
 
 // reportedAddress reads struct ifaddrmsg and what follows it.
@@ -118,19 +91,22 @@ func reportedAddress(b []byte) (netip.Addr, bool) {
 	return ip, ip.IsValid()
 }
 
-// reportedLink reads struct ifinfomsg and what follows it.
-func reportedLink(b []byte) (name string, flags uint32, ok bool) {
-	if len(b) < unix.SizeofIfInfomsg {
-		return "", 0, false
+// reportedLink reads struct ifinfomsg and what follows it. A bridge says by the same
+// messages, of another family, what its ports are to it: that one is deleted means
+// that it is no port any more.
+func reportedLink(b []byte) (linkReport, bool) {
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_UNSPEC {
+		return linkReport{}, false
 	}
 	list, err := netlink.UnmarshalAttributes(b[unix.SizeofIfInfomsg:])
 	if err != nil {
-		return "", 0, false
+		return linkReport{}, false
 	}
+	r := linkReport{index: int(binary.NativeEndian.Uint32(b[4:])), up: hasCarrier(binary.NativeEndian.Uint32(b[8:]))}
 	for _, a := range list {
 		if a.Type == unix.IFLA_IFNAME {
-			name = unix.ByteSliceToString(a.Data)
+			r.name = unix.ByteSliceToString(a.Data)
 		}
 	}
-	return name, binary.NativeEndian.Uint32(b[8:]), name != ""
+	return r, r.name != ""
 }
