@@ -2,6 +2,7 @@ package vip
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -216,6 +217,37 @@ func TestAnInterfaceThatWasNeverThereIsNotLost(t *testing.T) {
 			}
 			if as := m.Status().Groups[0].Addresses[0]; !as.Present || as.Announcements == 0 || as.Error != "" {
 				t.Errorf("%+v", as)
+			}
+		})
+	}
+}
+
+// A look that fails says nothing of the interface: who begins to listen tries again,
+// and a report is believed without it.
+func TestALookThatFailsIsNoLoss(t *testing.T) {
+	for name, known := range map[string]bool{"known before": true, "not yet": false} {
+		t.Run(name, func(t *testing.T) {
+			m, k, c := fixture(t, FenceGate, "10.77.0.100/32")
+			if !known {
+				k.refuse["look"] = unix.EINTR
+			}
+			must(t, m.Set("web", hold(hour+hour)))
+			k.refuse["look"] = unix.EINTR
+			if err := m.catchUp(); !errors.Is(err, unix.EINTR) {
+				t.Errorf("it says %v", err)
+			}
+			c.at += lookEvery
+			m.step()
+			if got := told(m); got != "" {
+				t.Errorf("told: %s", got)
+			}
+			delete(k.refuse, "look")
+			must(t, m.catchUp())
+			m.linkReported(linkReport{2, "eth0", false})
+			k.refuse["look"] = unix.EINTR
+			m.linkReported(linkReport{2, "eth0", true})
+			if got := told(m); got != lost+", "+back {
+				t.Errorf("told: %s", got)
 			}
 		})
 	}

@@ -66,6 +66,9 @@ func (k *machine) Remove(a Address) (bool, error) {
 func (k *machine) Settle(Address) {}
 
 func (k *machine) Look(a Address) (presence, error) {
+	if err := k.refuse["look"]; err != nil {
+		return presence{}, err
+	}
 	if k.index == 0 {
 		return presence{}, errNoInterface
 	}

@@ -20,12 +20,14 @@ import (
 func (m *Manager) watch(ctx context.Context) error {
 	for {
 		err := m.hearKernel(ctx)
-		if !errors.Is(err, unix.ENOBUFS) {
+		if !errors.Is(err, errReportsLost) {
 			return err
 		}
 		m.log.Debug("virtual IPs: netlink", zap.Error(err))
 	}
 }
+
+var errReportsLost = errors.New("reports of the kernel were lost")
 
 // hearKernel uses one socket for interfaces and addresses, which keeps their order:
 // the kernel says that an interface goes down before it says which addresses it has
@@ -47,6 +49,8 @@ func (m *Manager) hearKernel(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			return errReportsLost
 		case err != nil:
 			return fmt.Errorf("hear of interfaces and addresses: %w", err)
 		}
