@@ -217,7 +217,8 @@ func TestRenamedInterfaceKeepsNoAddress(t *testing.T) {
 	at := bootTime()
 	time.Sleep(300 * time.Millisecond)
 	for _, p := range pings {
-		if r := p.finish(); r.LastAnswer > at {
+		const read = 50 * time.Millisecond // an answer from before may be read a moment later
+		if r := p.finish(); r.LastAnswer > at+read || r.Answered == 0 {
 			t.Errorf("answered until %s after letting go", r.LastAnswer-at)
 		}
 	}
