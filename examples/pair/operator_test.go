@@ -71,7 +71,7 @@ func TestThePlanComesTrueInTheLab(t *testing.T) {
 			if err := x.begin(t.Context(), l, holder); err != nil {
 				t.Fatal(err)
 			}
-			if err := pause(t.Context(), 1500*ms); err != nil {
+			if err := pause(t.Context(), 5*time.Second); err != nil { // the decision follows the address after two
 				t.Fatal(err)
 			}
 			var is status.Status
