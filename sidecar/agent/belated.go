@@ -55,3 +55,13 @@ func (a *Agent) spokeAt(seq uint64) time.Duration {
 func (a *Agent) belated(e envelope) bool {
 	return e.Heard > 0 && a.deps.Now()-a.spokeAt(e.Heard) > freshOrder
 }
+
+// attend reports to a node from which an order has come, new or repeated. What that
+// sends next names this report: so where datagrams are lost, neither what it orders
+// nor that it decides is taken for old longer than it must be.
+func (a *Agent) attend(p *peer) {
+	if now := a.deps.Now(); now-p.attendedAt >= spokenEvery {
+		p.attendedAt = now
+		a.sendReport(p.name)
+	}
+}

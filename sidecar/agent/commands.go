@@ -83,16 +83,21 @@ func (a *Agent) Do(ctx context.Context, c status.Command) (status.Result, error)
 		c.Site = a.cfg.Site // where nodes have none, the decider knows what to say
 	}
 	p := &pendingCommand{cmd: c, done: make(chan status.Result, 1)}
+	defer func() { // also where the time is over as soon as it is noted
+		_ = a.ask(context.WithoutCancel(ctx), func() { a.forget(p) })
+	}()
 	if err := a.ask(ctx, func() { a.pending[c.ID] = p }); err != nil {
 		return status.Result{}, fmt.Errorf("%s: %w", c.Kind, err)
 	}
-	defer func() {
-		_ = a.ask(context.WithoutCancel(ctx), func() { delete(a.pending, c.ID) })
-	}()
 	again := time.NewTicker(commandRepeat)
 	defer again.Stop()
 	for {
-		if err := a.ask(ctx, func() { a.route(p) }); err != nil {
+		err := a.ask(ctx, func() {
+			if ctx.Err() == nil { // else who asked stood still, and has long been told
+				a.route(p)
+			}
+		})
+		if err != nil {
 			return a.noAnswer(ctx, p), nil
 		}
 		select {
@@ -102,6 +107,13 @@ func (a *Agent) Do(ctx context.Context, c status.Command) (status.Result, error)
 		case <-ctx.Done():
 			return a.noAnswer(ctx, p), nil
 		}
+	}
+}
+
+// forget ends the wait for a result.
+func (a *Agent) forget(p *pendingCommand) {
+	if a.pending[p.cmd.ID] == p {
+		delete(a.pending, p.cmd.ID)
 	}
 }
 
@@ -223,6 +235,7 @@ func (a *Agent) receiveCommand(body []byte) {
 		return
 	}
 	if a.belated(m.envelope) {
+		a.attend(p)
 		a.ignored("belated") // who asked may have been told long ago that nothing came of it
 		return
 	}

@@ -78,8 +78,12 @@ func (a *Agent) sendHook(run site.HookRun, node string) {
 		a.startHook(run, node, 0)
 		return
 	}
+	e := a.envelope(node)
+	if e.Heard == 0 {
+		return // it has begun anew and not reported yet: it could not tell how old the order is
+	}
 	a.send(node, kindHook, hookOrder{
-		envelope: a.envelope(node), Run: run, Epoch: a.hookFence(run), Decider: bootName(a.decided.Ballot.Incarnation),
+		envelope: e, Run: run, Epoch: a.hookFence(run), Decider: bootName(a.decided.Ballot.Incarnation),
 	})
 }
 
@@ -184,13 +188,15 @@ func (a *Agent) receiveHook(body []byte) {
 		a.ignored("undecodable-hook")
 		return
 	}
-	if _, ok := a.admit(m.envelope); !ok {
+	p, ok := a.admit(m.envelope)
+	if !ok {
 		return
 	}
 	if m.ToBoot != a.boot {
 		a.ignored("earlier-boot") // an order without the addressee's boot could be a replay
 		return
 	}
+	a.attend(p)
 	if a.belated(m.envelope) {
 		a.ignored("belated")
 		return

@@ -37,6 +37,7 @@ type peer struct {
 	at         time.Duration // when the report came
 	arrived    time.Duration // when anything came
 	answering  time.Duration // when this node sent the latest report that it is known to have heard
+	attendedAt time.Duration // when an order of it was last answered with a report
 	remindedAt time.Duration // when a follower was last sent the decision again
 	absent     bool          // it was heard once, and then not any more
 }
@@ -162,6 +163,9 @@ func (a *Agent) receiveReport(body []byte) {
 	}
 	first := p.report == nil
 	p.seq, p.report, p.at = r.Seq, r, a.deps.Now()
+	if r.Heard == 0 {
+		p.answering = 0 // its program may have been replaced by one that does not tell
+	}
 	a.dirty = true
 	if !first && !p.voter && r.Role == RoleLB && r.Applied < a.decided.Value.Epoch && p.at-p.remindedAt > reportEvery {
 		p.remindedAt = p.at // it missed the broadcast
