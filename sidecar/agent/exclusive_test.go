@@ -217,7 +217,8 @@ func (a *arena) referee(ctx context.Context) {
 			a.served = all[0]
 			a.switches++
 		}
-		if a.machines["lb1"].holds("default") && a.machines["lb2"].holds("default") && a.both == "" {
+		shared := func() bool { return a.machines["lb1"].holds("default") && a.machines["lb2"].holds("default") }
+		if once := shared(); once && shared() && a.both == "" { // a move may come between two looks
 			a.both = fmt.Sprintf("after %v: both have the address", time.Since(a.start))
 		}
 	}
@@ -317,6 +318,8 @@ func (a *arena) fault() {
 		{"a and b live", func() { a.servers("a", true); a.servers("b", true) }},
 		{"takeover " + s, func() { a.command(other, "takeover", s) }},
 		{"takeover " + s, func() { a.command(lb, "takeover", s) }},
+		{"move to " + lb, func() { a.move(other, lb) }},
+		{"move to " + lb, func() { a.move(lb, lb) }},
 		{"loss", func() { a.net.Loss(0.3) }},
 		{"no loss", func() { a.net.Loss(0) }},
 	}
@@ -343,15 +346,21 @@ func (a *arena) servers(prefix string, up bool) {
 	}
 }
 
-func (a *arena) command(at, kind, s string) {
+func (a *arena) command(at, kind, s string) { a.ask(at, status.Command{Kind: kind, Site: s}) }
+
+// move has the address moved, and a while later the decision follows it.
+func (a *arena) move(at, to string) { a.ask(at, status.Command{Kind: "move", To: to}) }
+
+func (a *arena) ask(at string, c status.Command) {
 	if h := a.machines[at].hand; h.frozen() || h.is(&h.dead) {
 		return
 	}
+	c.Actor = "test"
 	n := a.nodes[at]
 	a.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(a.t.Context(), 3*time.Second)
 		defer cancel()
-		_, _ = n.Do(ctx, status.Command{Kind: kind, Site: s, Actor: "test"}) // may be refused, or never answered
+		_, _ = n.Do(ctx, c) // may be refused, or never answered
 	})
 }
 
@@ -364,6 +373,9 @@ func (a *arena) round() {
 	if a.rand.IntN(4) > 0 {
 		a.calm()
 		time.Sleep(3 * time.Second)
+	}
+	if a.rand.IntN(2) == 0 {
+		a.swing()
 	}
 	for range 1 + a.rand.IntN(2) {
 		a.fault()
@@ -385,6 +397,32 @@ func (a *arena) round() {
 		a.fault()
 	}
 	time.Sleep(time.Duration(a.rand.IntN(7000)) * time.Millisecond)
+}
+
+// swing moves the address to the other load balancer, for the round to go on when
+// the decision is about to follow it, or has just done so.
+func (a *arena) swing() {
+	from, to := "lb1", "lb2"
+	if a.machines["lb2"].holds("default") {
+		from, to = to, from
+	}
+	a.did = append(a.did, fmt.Sprintf("%v swing to %s", time.Since(a.start), to))
+	a.move(from, to)
+	time.Sleep(1500*time.Millisecond + time.Duration(a.rand.IntN(1200))*time.Millisecond)
+}
+
+// follows counts how often the decision was handed over for the address's sake,
+// as the load balancers that live remember it.
+func (a *arena) follows() int {
+	seen := map[string]bool{}
+	for _, lb := range arenaLBs {
+		for _, h := range a.nodes[lb].History(1000) {
+			if h.Event == "let-go" && h.Reason == "follows-address" {
+				seen[fmt.Sprint(h.At, h.Node)] = true
+			}
+		}
+	}
+	return len(seen)
 }
 
 // calm ends all trouble.
@@ -428,14 +466,20 @@ func TestExclusiveNeverServesTwoSites(t *testing.T) {
 	if s := os.Getenv("TANDEM_SEEDS"); s != "" {
 		seeds, _ = strconv.Atoi(s)
 	}
-	total := 0
+	total, follows := 0, 0
 	for seed := range seeds {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { total += playArena(t, uint64(seed)+rand.Uint64()) })
+			synctest.Test(t, func(t *testing.T) {
+				a := playArena(t, uint64(seed)+rand.Uint64())
+				a.sight.Lock()
+				defer a.sight.Unlock()
+				total, follows = total+a.switches, follows+a.follows()
+			})
 		})
 	}
-	if total < 2*seeds {
-		t.Errorf("%d changes of site in %d games: nothing was tried", total, seeds)
+	t.Logf("%d changes of site in %d games; the decision followed the address %d times", total, seeds, follows)
+	if total < 2*seeds || follows < seeds/2 {
+		t.Errorf("%d changes of site in %d games, and the decision followed the address %d times: nothing was tried", total, seeds, follows)
 	}
 }
 
@@ -450,7 +494,7 @@ func (a *arena) open() (closeUp func()) {
 	return stop
 }
 
-func playArena(t *testing.T, seed uint64) int {
+func playArena(t *testing.T, seed uint64) *arena {
 	t.Helper()
 	a := newArena(t, seed, nil)
 	t.Cleanup(func() {
@@ -471,9 +515,7 @@ func playArena(t *testing.T, seed uint64) int {
 	if _, both := a.seen(); both != "" {
 		t.Errorf("seed %d: both sites answered %s\n%s", seed, both, strings.Join(a.did, "\n"))
 	}
-	a.sight.Lock()
-	defer a.sight.Unlock()
-	return a.switches
+	return a
 }
 
 // TestTheArenaCatches shows that the referee does see what must not be: a
