@@ -193,7 +193,7 @@ type Agent struct {
 	unsaved       map[string]lease.Record // what could not be written to disk yet
 	releasedAt    time.Duration           // when the last lease was let go
 	decidingSince time.Duration           // when the site lease was taken up
-	apartSince    time.Duration           // since when it could follow an address to another node; 0: it could not
+	following     following               // how the site lease follows an address
 	announceAt    time.Duration           // when held addresses are announced for a peer that is back; 0: there is none
 	announcedAt   time.Duration           // when they last were
 	telling       reach                   // how far ahead this node said that its site lease goes

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"strconv"
 	"time"
 
 	"tandem/sidecar/site"
@@ -20,6 +21,7 @@ type dates struct {
 	known  bool          // a decision has been learnt
 	heard  time.Duration // when somebody was last known to decide
 	groups map[string]moment
+	phases map[string]moment // the present phase of each group, or its end
 	pause  moment
 }
 
@@ -37,8 +39,12 @@ func (d *dates) learn(now time.Duration, wall time.Time, dec site.Decision) {
 	if d.groups == nil {
 		d.groups = map[string]moment{}
 	}
+	if d.phases == nil {
+		d.phases = map[string]moment{}
+	}
 	for _, g := range dec.Groups {
 		d.groups[g.In()] = d.follow(d.groups[g.In()], moment{g.Active, g.SinceUnixMS, now}, wall)
+		d.phases[g.In()] = d.follow(d.phases[g.In()], moment{strconv.FormatUint(g.Epoch, 10), 0, now}, wall)
 	}
 	d.pause = d.follow(d.pause, moment{"pause", dec.PausedUntilMS - dec.PausedForMS, now}, wall)
 	d.known = true
@@ -58,6 +64,15 @@ func (d *dates) follow(old, now moment, wall time.Time) moment {
 	}
 	now.at -= age
 	return now
+}
+
+// ages are how long ago the groups came into the phases that they are in.
+func (d *dates) ages(now time.Duration) map[string]time.Duration {
+	all := map[string]time.Duration{}
+	for g, m := range d.phases {
+		all[g] = now - m.at
+	}
+	return all
 }
 
 // pauseLeft is how long a pause that has an end goes on.

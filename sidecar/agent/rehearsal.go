@@ -221,6 +221,11 @@ func (r *rehearsal) assume() {
 		x.wake = 0
 	}
 	r.live(2*time.Second, nil)
+	if following := func(x *actor) bool { return x.following.since > 0 }; slices.ContainsFunc(r.actors, following) {
+		// What is about to happen in any case is no consequence of a fault.
+		r.live(2*followAfter, func() bool { return !slices.ContainsFunc(r.actors, following) })
+		r.live(time.Second, nil)
+	}
 }
 
 // live plays the nodes as they are, for some time or until done says so.

@@ -14,6 +14,7 @@ func (a *Agent) becomeDecider(t lease.TakeUp) {
 	clear(a.orders) // of an earlier term: what is still needed is asked for again
 	clear(a.underWay)
 	a.decider, a.decidingSince = site.NewDecider(*a.cfg.Sites), a.deps.Now()
+	a.following.begin(t.Predecessor)
 	a.telling.note(a.decidingSince, t.Deadline-a.decidingSince, lease.Remember(a.cfg.MaxLease))
 	d, err := site.Decode(t.Value.Data)
 	if err != nil {
@@ -28,7 +29,7 @@ func (a *Agent) becomeDecider(t lease.TakeUp) {
 	if !blank {
 		a.dates.learn(now, a.deps.Wall(), d)
 	}
-	a.feedSite(now, site.Adopt{Decision: d, Epoch: t.Value.Epoch, Blank: blank, PauseLeft: a.dates.pauseLeft(now, d)})
+	a.feedSite(now, site.Adopt{Decision: d, Epoch: t.Value.Epoch, Blank: blank, PauseLeft: a.dates.pauseLeft(now, d), Ages: a.dates.ages(now)})
 }
 
 // stepSite tells the decider what the world looks like now.
@@ -203,56 +204,6 @@ func (a *Agent) standForSite(now time.Duration, eligible bool) {
 		rank += 2
 	}
 	a.stepLease(lease.Stand{Resource: ResourceSite, Willing: willing, Rank: rank})
-}
-
-// followAfter is how long an address must have been elsewhere, and everything at
-// rest, before the site lease follows it.
-const followAfter = 2 * time.Second
-
-// followAddress hands the site lease over to a load balancer that carries an
-// address, if this one carries none. Who is served must hear who decides: where
-// the link between the two is cut and both still reach the third voter, the
-// carrier keeps its address, but in exclusive order it would have to stop routing.
-func (a *Agent) followAddress(now time.Duration) {
-	next := a.carrier(now)
-	if next == "" || !a.atRest() {
-		a.apartSince = 0
-		return
-	}
-	if a.apartSince == 0 {
-		a.apartSince = now
-	}
-	if due := a.apartSince + followAfter; now < due {
-		a.wakeAt(due)
-		return
-	}
-	a.apartSince = 0
-	a.stepLease(lease.Release{Resource: ResourceSite, Successor: next, Reason: moveFollow})
-}
-
-// carrier is the load balancer that holds the first group which is held, if this
-// node holds none; else "".
-func (a *Agent) carrier(now time.Duration) string {
-	if a.holdsAny() {
-		return ""
-	}
-	for _, g := range a.cfg.Groups {
-		if h := a.holder(a.groups[g].resource); h != "" && a.fit(h, nil, now) {
-			return h
-		}
-	}
-	return ""
-}
-
-// atRest says whether the decider has nothing under way that another would have
-// to begin anew: a switch, a hook, a command, the time until a switch.
-func (a *Agent) atRest() bool {
-	for _, g := range a.decider.Status() {
-		if g.Decision.Phase != "" || g.Stay != site.ReasonHealthy && g.Stay != site.ReasonStandbyDown {
-			return false
-		}
-	}
-	return len(a.orders) == 0 && len(a.pending) == 0 && !a.paused()
 }
 
 // known is a moment, or nil when it was never noted.

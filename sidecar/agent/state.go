@@ -13,7 +13,7 @@ import (
 
 // StateVersion grows whenever what a State holds, or what it means, changes. What
 // the lease machine knows has a version of its own, which is part of it.
-const StateVersion = 1*1000 + lease.SnapshotVersion
+const StateVersion = 2*1000 + lease.SnapshotVersion
 
 // State is what an agent hands to the program that takes its place in the same
 // process: all that safety and the decisions rest on, and what would move
@@ -81,6 +81,7 @@ type datesState struct {
 	Known  bool
 	Heard  time.Duration
 	Groups map[string]momentState
+	Phases map[string]momentState
 	Pause  momentState
 }
 
@@ -103,9 +104,9 @@ func (a *Agent) state() State {
 		SiteHeardAt: a.siteHeardAt, AnnouncedAt: a.announcedAt, Maintenance: a.maintenance,
 		HookFrom: maps.Clone(a.hookFrom), HooksTaken: slices.Clone(a.hooksTaken), Notices: a.notices, HAProxys: map[string]lbState{},
 	}
-	s.Dates = datesState{Known: a.dates.known, Heard: a.dates.heard, Groups: map[string]momentState{}, Pause: a.dates.pause.state()}
-	for name, m := range a.dates.groups {
-		s.Dates.Groups[name] = m.state()
+	s.Dates = datesState{
+		Known: a.dates.known, Heard: a.dates.heard, Pause: a.dates.pause.state(),
+		Groups: momentsState(a.dates.groups), Phases: momentsState(a.dates.phases),
 	}
 	for name, g := range a.groups {
 		s.Groups[name] = groupState{
@@ -141,6 +142,22 @@ func (m moment) state() momentState { return momentState{What: m.what, Dated: m.
 
 func (s momentState) moment() moment { return moment{what: s.What, dated: s.Dated, at: s.At} }
 
+func momentsState(all map[string]moment) map[string]momentState {
+	out := map[string]momentState{}
+	for name, m := range all {
+		out[name] = m.state()
+	}
+	return out
+}
+
+func moments(all map[string]momentState) map[string]moment {
+	out := map[string]moment{}
+	for name, m := range all {
+		out[name] = m.moment()
+	}
+	return out
+}
+
 // restore is the reverse of state; the lease machine has been restored already.
 func (a *Agent) restore(s State) error {
 	d, err := site.Decode(s.Decided.Value.Data)
@@ -149,9 +166,9 @@ func (a *Agent) restore(s State) error {
 	}
 	a.seq, a.decided, a.decision, a.decidedFrom = s.Seq, s.Decided, d, s.DecidedFrom
 	a.decidingSince, a.siteHeardAt, a.announcedAt, a.maintenance = s.DecidingSince, s.SiteHeardAt, s.AnnouncedAt, s.Maintenance
-	a.dates = dates{known: s.Dates.Known, heard: s.Dates.Heard, groups: map[string]moment{}, pause: s.Dates.Pause.moment()}
-	for name, m := range s.Dates.Groups {
-		a.dates.groups[name] = m.moment()
+	a.dates = dates{
+		known: s.Dates.Known, heard: s.Dates.Heard, pause: s.Dates.Pause.moment(),
+		groups: moments(s.Dates.Groups), phases: moments(s.Dates.Phases),
 	}
 	for name, x := range s.Groups {
 		g := a.groups[name]

@@ -212,7 +212,8 @@ func (a *Agent) settled(now time.Duration) bool {
 	if a.decider != nil && !decides(a.decider) {
 		a.feedSite(now, a.world(now))
 		a.feedSite(now, site.Adopt{
-			Decision: a.decision, Epoch: a.decided.Value.Epoch, Blank: a.decided.Value.Epoch == 0, PauseLeft: a.dates.pauseLeft(now, a.decision),
+			Decision: a.decision, Epoch: a.decided.Value.Epoch, Blank: a.decided.Value.Epoch == 0,
+			PauseLeft: a.dates.pauseLeft(now, a.decision), Ages: a.dates.ages(now),
 		})
 	}
 	a.noteSuccession(s)

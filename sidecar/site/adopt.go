@@ -19,7 +19,7 @@ func (d *Decider) adopt(in Adopt) {
 		m := &d.mem[i]
 		m.phaseEpoch, m.phaseAt = in.Epoch, d.now
 		for range g.Switches {
-			m.switches = append(m.switches, d.now)
+			m.switches = append(m.switches, d.now-max(in.Ages[g.In()], 0))
 		}
 		for _, s := range g.Failed {
 			m.failedAt = append(m.failedAt, failure{s, d.now})

@@ -107,6 +107,22 @@ func tripped(g *Group, r Reason) bool {
 	return true
 }
 
+// returning says whether a failback waits for its time alone.
+func (d *Decider) returning(i int, g Group) bool {
+	if r, _ := d.barred(&g); r != "" || d.cfg.Failback <= 0 || g.Pinned || g.Switching() {
+		return false
+	}
+	for s, site := range d.cfg.Sites {
+		if site.Name == g.Active {
+			return false
+		}
+		if d.mem[i].wellSince[s] >= 0 && (d.cfg.Auto.To == "" || site.Name == d.cfg.Auto.To) {
+			return true
+		}
+	}
+	return false
+}
+
 // failback returns to a preferred site that every load balancer has seen
 // usable for long enough. What a person chose stays.
 func (d *Decider) failback(i int, g *Group) bool {

@@ -15,6 +15,9 @@ type Adopt struct {
 	// PauseLeft is how long a pause that has an end still lasts, as far as this
 	// node knows.
 	PauseLeft time.Duration
+	// Ages are how long ago the groups came into the phases that they are in, as
+	// far as this node knows: no switch of theirs that counts began later.
+	Ages map[string]time.Duration
 }
 
 // Decided says that a quorum accepted a decision.

@@ -97,9 +97,12 @@ func (d *Decider) overdue(i int) bool {
 // GroupStatus is a group as the decider sees it now.
 type GroupStatus struct {
 	Decision Group
-	Stay     Reason   // why it does not move
-	Detail   string   // the same in other words
-	Waiting  []string // load balancers that the present phase waits for
+	Stay     Reason // why it does not move
+	Detail   string // the same in other words
+	// Returning: a preferred site is usable, and the time runs after which it is
+	// switched back to.
+	Returning bool
+	Waiting   []string // load balancers that the present phase waits for
 }
 
 // Status tells every group's state, in order; empty before Adopt.
@@ -109,7 +112,7 @@ func (d *Decider) Status() []GroupStatus {
 		return nil
 	}
 	for i, g := range d.cur.Groups {
-		s := GroupStatus{Decision: g, Stay: d.mem[i].stay, Detail: d.mem[i].stayDetail}
+		s := GroupStatus{Decision: g, Stay: d.mem[i].stay, Detail: d.mem[i].stayDetail, Returning: d.returning(i, g)}
 		if g.Switching() {
 			s.Waiting = d.waiting(i)
 		}
