@@ -34,18 +34,25 @@ func TestAWitnessWithoutSitesSurvivesTheLossOfOne(t *testing.T) {
 }
 
 // TestAFreshNodeDrainsNothingInExclusive: it has had no word from a decider
-// yet, and that is no reason to stop routing.
+// yet, and that is no reason to stop routing. The first decision of all drains
+// everywhere before it enables, for as long as the two take to say so.
 func TestAFreshNodeDrainsNothingInExclusive(t *testing.T) {
 	edit := func(_ string, c *agent.Config) { c.Sites.Order = site.Exclusive }
 	bubbleFrom(t, []string{"lb1", "lb2", "witness"}, edit, func(c *cluster) {
+		c.net.Latency(time.Millisecond, 2*time.Millisecond)
+		drained := map[string]int{}
 		for range 6000 {
 			for _, n := range []string{"lb1", "lb2"} {
-				if c.nodes[n].proxy.ready() == "" {
-					c.t.Fatalf("%s drained everything after its start\n%s", n, c.log.text())
+				if p := c.nodes[n].proxy; p.ready() != "" {
+					continue
+				}
+				if drained[n]++; c.nodes[n].Status().Site.Epoch == 0 || drained[n] > 50 {
+					c.t.Fatalf("%s drained everything after its start, for %d ms\n%s", n, drained[n], c.log.text())
 				}
 			}
 			time.Sleep(time.Millisecond)
 		}
+		c.until("site a routed", time.Second, c.routed("a-1 a-2"))
 	})
 }
 
