@@ -243,8 +243,14 @@ func (g *Gossip) Messages() <-chan []byte { return g.delegate.inbox }
 func (g *Gossip) Changed() <-chan struct{} { return g.delegate.changed }
 
 // Members are the nodes believed alive, by name, this one included. Of a node
-// that was restarted only the newest boot is listed.
-func (g *Gossip) Members() []Member { return g.table.list() }
+// that was restarted only the newest boot is listed. There are none as long as
+// nothing can be sent.
+func (g *Gossip) Members() []Member {
+	if g.list.Load() == nil {
+		return nil // memberlist tells of this node before it is ready itself
+	}
+	return g.table.list()
+}
 
 // Broadcast gives a message to all members, followers included, within a second
 // or so. A newer one under the same key replaces an older one of this node that

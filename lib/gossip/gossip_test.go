@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -124,6 +125,19 @@ func cluster(t *testing.T, network *gossiptest.Network, size int) []*testNode {
 	}
 	within(t, 3*time.Second, "all see all", all(nodes, func(n *testNode) bool { return len(n.Members()) == size }))
 	return nodes
+}
+
+// TestWhoHasMembersCanSend: whoever waits for members before it tells them
+// something would find itself there, and lose what it tells.
+func TestWhoHasMembersCanSend(t *testing.T) {
+	g, err := New(Config{Node: "n1", Boot: "0000000a", Cluster: "test", Bind: testAddr(1), Keys: [][]byte{testKey}, Peers: testPeers(2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.table.put(node(g.self, "10.0.0.2")) // as memberlist does while it starts
+	if m, err := g.Members(), g.Send("n2", []byte("x")); len(m) > 0 || !errors.Is(err, ErrNotRunning) {
+		t.Errorf("members %v, while sending fails: %v", m, err)
+	}
 }
 
 func TestThreeNodesFindEachOtherAndTalk(t *testing.T) {
