@@ -180,8 +180,11 @@ func (c *checker) knownPeer(peer config.Peer) {
 		}
 		for _, warning := range n.Warnings {
 			mend := "see `tandem why`"
-			if strings.HasPrefix(warning, "settings-differ") {
+			switch kind, _, _ := strings.Cut(warning, ":"); kind {
+			case "settings-differ":
 				mend = "make the settings the same on all nodes (`tandem config` prints them), and restart the one that had others"
+			case string(gossip.ReasonNameClash):
+				mend = "correct TANDEM_NODE on one of the two machines, and restart it there"
 			}
 			c.fault("peers", n.Name+": "+warning, mend)
 		}

@@ -71,7 +71,8 @@ func running(t *testing.T, log *output, envs map[string][]string) map[string]con
 
 // mistaken is a cluster of witnesses: one as it should be, one with another key,
 // one of another cluster, one with another list of peers, one that does not
-// encrypt, one that goes by another name, and one that was never started.
+// encrypt, one that goes by another name, one that was never started, and one
+// with the settings of another.
 func mistaken(t *testing.T) map[string][]string {
 	t.Helper()
 	var peers []string
@@ -82,6 +83,7 @@ func mistaken(t *testing.T) map[string][]string {
 	}
 	envs := map[string][]string{}
 	delete(ports, "absent")
+	ports["copy"] = "127.0.0.8:" + freePort(t)
 	for name := range ports {
 		env := map[string]string{
 			"TANDEM_NODE": name, "TANDEM_ROLE": "witness", "TANDEM_PEERS": strings.Join(peers, ","), "TANDEM_KEY": checkKey,
@@ -93,7 +95,8 @@ func mistaken(t *testing.T) map[string][]string {
 			env["TANDEM_KEY"] = otherKey
 		case "cluster":
 			env["TANDEM_CLUSTER"] = "another"
-		case "list":
+		case "list", "copy":
+			env["TANDEM_NODE"] = "list"
 			env["TANDEM_PEERS"] = strings.Join(append(slices.Clone(peers[:2]), peers[3:]...), ",")
 		case "plain":
 			env["TANDEM_KEY"], env["TANDEM_INSECURE"] = "", "true"
@@ -117,6 +120,7 @@ func TestCheckNamesMistakesOfARunningCluster(t *testing.T) {
 	wanted := []string{
 		"key is not heard: wrong-key: ", "-> give all nodes the same key (TANDEM_KEY_FILE",
 		"cluster is not heard: other-cluster", "-> give all nodes the same TANDEM_CLUSTER",
+		"name-clash: two processes are called list, at 127.0.0.4:", " and 127.0.0.8:", ": give each a TANDEM_NODE of its own",
 		"list: settings-differ: TANDEM_PEERS", "-> make the settings the same on all nodes",
 		"plain is not heard: not-encrypted", "-> give it the key",
 		"name is not heard: other-name", "-> correct TANDEM_PEERS here or TANDEM_NODE there",

@@ -54,6 +54,35 @@ func (g *Gossip) advertised(ctx context.Context, bind netip.AddrPort, port uint1
 	return netip.AddrPort{}, fmt.Errorf("find own address: no route to a peer and no private address; bind to an address or name one to advertise")
 }
 
+// lookForSource finds the address that this process sends from: the one that it
+// is bound to, or what the kernel chooses on the way to a peer. Nobody is asked,
+// so it costs little; it may change while the process runs.
+func (g *Gossip) lookForSource(ctx context.Context) {
+	bind := netip.MustParseAddrPort(g.cfg.Bind) // checked before
+	port := bind.Port()
+	if port == 0 {
+		port = g.advertise.Load().Port()
+	}
+	if ip := bind.Addr().Unmap(); !ip.IsUnspecified() {
+		g.setSource(netip.AddrPortFrom(ip, port))
+		return
+	}
+	for _, p := range g.peers {
+		if addrs := p.addresses(); p.name != g.cfg.Node && len(addrs) > 0 {
+			if ip, ok := sourceFor(ctx, addrs[0]); ok {
+				g.setSource(netip.AddrPortFrom(ip, port))
+				return
+			}
+		}
+	}
+}
+
+func (g *Gossip) setSource(a netip.AddrPort) {
+	if old := g.source.Load(); old == nil || *old != a {
+		g.source.Store(&a)
+	}
+}
+
 // sourceFor is the address from which the kernel would talk to a peer. Nothing
 // is sent.
 func sourceFor(ctx context.Context, to netip.AddrPort) (netip.Addr, bool) {

@@ -239,21 +239,36 @@ func TestLeaveIsKnownAtOnce(t *testing.T) {
 	})
 }
 
+// A process of its own that was given the name, and a copy of the running one,
+// boot and all.
 func TestTwoProcessesOfOneNameAreReported(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := gossiptest.NewNetwork(1)
-		nodes := cluster(t, network, 3)
-		twin := start(t, network, "n2", testAddr(7), testPeers(3))
-		within(t, 40*time.Second, "all report the clash", all(append(nodes, twin), func(n *testNode) bool {
-			return slices.Equal(n.Health().Clashes, []string{"n2"})
-		}))
-		if !slices.ContainsFunc(twin.Members(), func(m Member) bool { return m.Node == "n2" && m.Self }) {
-			t.Error("a twin does not list itself under its name")
-		}
-		twin.stop()
-		within(t, 5*time.Second, "the clash is over", all(nodes, func(n *testNode) bool { return len(n.Health().Clashes) == 0 }))
-		stopAll(nodes...)
-	})
+	for _, copied := range []bool{false, true} {
+		t.Run(fmt.Sprintf("copied %v", copied), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := gossiptest.NewNetwork(1)
+				nodes := cluster(t, network, 3)
+				twin := start(t, network, "n2", testAddr(7), testPeers(3), func(c *Config) {
+					if copied {
+						c.Boot = nodes[1].cfg.Boot
+					}
+				})
+				witnesses := []*testNode{nodes[0], nodes[2], twin}
+				if !copied { // else nobody tells the one that was copied
+					witnesses = append(witnesses, nodes[1])
+				}
+				within(t, 40*time.Second, "all report the clash", all(witnesses, func(n *testNode) bool {
+					c := n.Health().Clashes
+					return len(c) == 1 && c[0].Node == "n2" && len(c[0].At) == 2 && c[0].At[0].String() == testAddr(2) && c[0].At[1].String() == testAddr(7)
+				}))
+				if !slices.ContainsFunc(twin.Members(), func(m Member) bool { return m.Node == "n2" && m.Self }) {
+					t.Error("a twin does not list itself under its name")
+				}
+				twin.stop()
+				within(t, copyLife+5*time.Second, "the clash is over", all(nodes, func(n *testNode) bool { return len(n.Health().Clashes) == 0 }))
+				stopAll(nodes...)
+			})
+		})
+	}
 }
 
 func TestWhyAPeerIsNoMember(t *testing.T) {

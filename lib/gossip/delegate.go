@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -130,8 +131,9 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 
 // NotifyConflict implements memberlist.ConflictDelegate: two addresses claim
 // one name on the wire, which includes the boot. Only a copied process does it.
-func (d *delegate) NotifyConflict(_, _ *memberlist.Node) {
+func (d *delegate) NotifyConflict(known, other *memberlist.Node) {
 	d.counts.clashes.add(ReasonNameClash)
+	d.table.conflict(known, other, time.Now())
 }
 
 func (d *delegate) signal() {

@@ -37,6 +37,7 @@ type Gossip struct {
 	ran       atomic.Bool
 	list      atomic.Pointer[memberlist.Memberlist] // nil unless running
 	advertise atomic.Pointer[netip.AddrPort]
+	source    atomic.Pointer[netip.AddrPort]
 	fault     atomic.Pointer[string]
 	byAddr    atomic.Pointer[map[netip.AddrPort]string]
 	byIP      atomic.Pointer[map[netip.Addr]string]
@@ -44,7 +45,7 @@ type Gossip struct {
 	indexMu sync.Mutex // one index at a time
 
 	clashMu     sync.Mutex
-	clashing    []string
+	clashing    []Clash
 	clashLogged time.Time
 }
 

@@ -19,7 +19,7 @@ type Health struct {
 	Keys      []string       // KeyID of each key, the first encrypts
 	Peers     []PeerHealth   // the other voters, by name
 
-	Clashes []string // node names that two live processes have
+	Clashes []Clash // node names that two live processes have
 
 	Dropped         map[Reason]uint64 // by the guard, since the start
 	MessagesDropped map[Reason]uint64 // authentic, but too many or not understood
@@ -80,9 +80,7 @@ func (g *Gossip) Health() Health {
 		h.Fault = *f
 	}
 	h.Keys = g.Keys()
-	g.clashMu.Lock()
-	h.Clashes = slices.Clone(g.clashing)
-	g.clashMu.Unlock()
+	h.Clashes = g.Clashes()
 	for _, p := range g.peers {
 		if p.name != g.cfg.Node {
 			h.Peers = append(h.Peers, g.peerHealth(p))

@@ -20,8 +20,6 @@ const (
 	rejoinAtLeast  = 250 * time.Millisecond // between two attempts, whatever the traffic says
 	otherNameEvery = 5 * time.Second
 	hintLife       = 10 * time.Second
-	clashAfter     = 20 * time.Second
-	clashLogAgain  = 10 * time.Minute
 	unresolvedWait = time.Second
 )
 
@@ -152,6 +150,9 @@ func (g *Gossip) joinLoop(ctx context.Context, m *memberlist.Memberlist) {
 			if p.due(now, every) {
 				attempts.Go(func() { g.join(m, p) })
 			}
+		}
+		if every == 0 {
+			g.lookForSource(ctx)
 		}
 		g.lookForClashes(now)
 	}
@@ -286,22 +287,6 @@ func (g *Gossip) lookupLoop(ctx context.Context, p *peer) {
 		case <-time.After(jitter(wait)):
 		}
 	}
-}
-
-// lookForClashes warns of nodes of which two live processes exist.
-func (g *Gossip) lookForClashes(now time.Time) {
-	found := g.table.clashes(now)
-	g.clashMu.Lock()
-	defer g.clashMu.Unlock()
-	for _, node := range found {
-		if slices.Contains(g.clashing, node) && now.Sub(g.clashLogged) < clashLogAgain {
-			continue
-		}
-		g.counts.clashes.add(ReasonNameClash)
-		g.clashLogged = now
-		g.log.Warn("two processes have one node name", zap.String("peer", node), zap.String("reason", string(ReasonNameClash)))
-	}
-	g.clashing = found
 }
 
 // watch writes a line for each peer that comes or goes. It does it here and not

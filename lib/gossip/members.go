@@ -31,6 +31,7 @@ type table struct {
 	seen   map[string]uint64 // by name on the wire: when it was first seen, in order
 	names  []string          // of seen, the oldest first
 	order  uint64
+	copies []copied // one boot at two addresses
 }
 
 // maxNames is how many names are remembered. A predecessor that comes back to
@@ -176,23 +177,4 @@ func (t *table) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.all)
-}
-
-// clashes are the nodes of which two processes at two addresses have been
-// members for so long that the death of a predecessor would have been noticed.
-func (t *table) clashes(now time.Time) []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.all) == len(t.latest) {
-		return nil
-	}
-	var out []string
-	for _, e := range t.all {
-		l := t.latest[e.Node]
-		if e != l && e.Addr != l.Addr && now.Sub(e.since) > clashAfter && now.Sub(l.since) > clashAfter && !slices.Contains(out, e.Node) {
-			out = append(out, e.Node)
-		}
-	}
-	slices.Sort(out)
-	return out
 }

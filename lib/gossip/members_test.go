@@ -3,6 +3,8 @@ package gossip
 import (
 	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,14 +63,66 @@ func TestClashNeedsTwoAddressesForLong(t *testing.T) {
 	table.put(node("n2.0000000a", "10.0.0.2"))
 	table.put(node("n2.0000000b", "10.0.0.2"))
 	later := time.Now().Add(time.Minute)
-	if got := table.clashes(later); got != nil {
+	if got := clashes(table, later); got != "" {
 		t.Errorf("two boots at one address: %v", got)
 	}
 	table.put(node("n2.0000000c", "10.0.0.3"))
-	if got := table.clashes(time.Now()); got != nil {
+	if got := clashes(table, time.Now()); got != "" {
 		t.Errorf("at once: %v", got)
 	}
-	if got := table.clashes(later); len(got) != 1 || got[0] != "n2" {
+	if got := clashes(table, later); got != "n2 10.0.0.2:7946 10.0.0.3:7946" {
 		t.Errorf("after a minute: %v", got)
+	}
+}
+
+// clashes are those of a table whose process sends from 10.0.0.7, as text.
+func clashes(table *table, now time.Time) string {
+	var out []string
+	for _, c := range table.clashes(now, netip.MustParseAddrPort("10.0.0.7:7946")) {
+		out = append(out, c.Node)
+		for _, a := range c.At {
+			out = append(out, a.String())
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// TestClashWithOurselvesNeedsNoSecondAddress: who has this node's settings says
+// that it is at this node's address, wherever it is.
+func TestClashWithOurselvesNeedsNoSecondAddress(t *testing.T) {
+	table := newTable("n1.00000001")
+	table.put(node("n1.00000001", "10.0.0.1"))
+	table.put(node("n1.0000000a", "10.0.0.1"))
+	if got := clashes(table, time.Now().Add(clashAfter/2)); got != "" {
+		t.Errorf("as long as it may be our predecessor: %v", got)
+	}
+	if got := clashes(table, time.Now().Add(time.Minute)); got != "n1 10.0.0.1:7946 10.0.0.7:7946" {
+		t.Errorf("after a minute: %v", got)
+	}
+	table.remove("n1.0000000a")
+	if got := clashes(table, time.Now().Add(time.Minute)); got != "" {
+		t.Errorf("when it is gone: %v", got)
+	}
+}
+
+// TestClashOfACopiedProcess: a machine that was copied while it ran has the same
+// boot. Memberlist says so now and then for as long as it lasts.
+func TestClashOfACopiedProcess(t *testing.T) {
+	table := newTable("n1.00000001")
+	now := time.Now()
+	for range 2 * maxCopies {
+		table.conflict(node("n2.0000000a", "10.0.0.2"), node("n2.0000000a", "10.0.0.3"), now)
+	}
+	if got := clashes(table, now.Add(time.Second)); got != "n2 10.0.0.2:7946 10.0.0.3:7946" || len(table.copies) != 1 {
+		t.Errorf("%v, remembered %d times", got, len(table.copies))
+	}
+	if got := clashes(table, now.Add(2*copyLife)); got != "" {
+		t.Errorf("long after: %v", got)
+	}
+	for i := range 2 * maxCopies {
+		table.conflict(node(fmt.Sprintf("n%d.0000000a", i), "10.0.0.2"), node("x", "10.0.0.3"), now)
+	}
+	if len(table.copies) > maxCopies {
+		t.Errorf("%d remembered", len(table.copies))
 	}
 }

@@ -190,6 +190,12 @@ func (playedNetwork) Changed() <-chan struct{} { return nil }
 // Health implements Network.
 func (playedNetwork) Health() gossip.Health { return gossip.Health{} }
 
+// Clashes implements Network.
+func (playedNetwork) Clashes() []gossip.Clash { return nil }
+
+// Source implements Network.
+func (playedNetwork) Source() netip.AddrPort { return netip.AddrPort{} }
+
 // Keys implements Network; nothing is encrypted here.
 func (playedNetwork) Keys() []string { return nil }
 

@@ -41,6 +41,8 @@ type Network interface {
 	Broadcast(key string, b []byte) error
 	Health() gossip.Health
 	Keys() []string // their names, the one that encrypts first
+	Clashes() []gossip.Clash
+	Source() netip.AddrPort
 }
 
 // Addresses takes virtual IPs up and lets them go.
@@ -216,6 +218,7 @@ type Agent struct {
 	requests   chan func()
 	metrics    *metrics
 	warned     map[string]time.Duration
+	doubled    map[string]*peer        // of whose name several processes have been heard
 	remarks    map[string]string       // what other parts want an operator to know
 	tap        func(status.Transition) // a rehearsal hears here what is noted; else nil
 	outlook    outlook
@@ -267,7 +270,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		groups: map[string]*group{}, peers: map[string]*peer{},
 		orders: map[string]hookWait{}, hooksRun: map[string]*HookResult{}, hookFrom: map[string]string{},
 		pending: map[string]*pendingCommand{}, underWay: map[string]begunCommand{}, unsaved: map[string]lease.Record{},
-		seen: newSeenCommands(), history: hist, requests: make(chan func()), warned: map[string]time.Duration{}, remarks: map[string]string{}, lbSeen: map[string]lbSeen{},
+		seen: newSeenCommands(), history: hist, requests: make(chan func()), warned: map[string]time.Duration{}, doubled: map[string]*peer{}, remarks: map[string]string{}, lbSeen: map[string]lbSeen{},
 		maintenance: maintenance,
 		// A node that has just started goes on routing for as long as one that has
 		// just lost the decider.

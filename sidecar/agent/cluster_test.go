@@ -336,6 +336,13 @@ func newClusterWith(t *testing.T, names []string, edit func(string, *agent.Confi
 
 func (c *cluster) boot(ctx context.Context, name string) {
 	c.t.Helper()
+	c.bootAt(ctx, name, name, addresses[name], "")
+}
+
+// bootAt starts a node on a machine: elsewhere than the node of that name should
+// be, or saying that it is elsewhere than it is.
+func (c *cluster) bootAt(ctx context.Context, machine, name, at, advertise string) {
+	c.t.Helper()
 	c.boots++
 	inc := lease.Incarnation{c.boots, 1, 2, 3, 9: c.boots}
 	from := c.heirs[name]
@@ -356,10 +363,10 @@ func (c *cluster) boot(ctx context.Context, name string) {
 		peers = append(peers, gossip.Peer{Name: n, Addr: addresses[n]})
 		addr[n] = netip.MustParseAddrPort(addresses[n]).Addr()
 	}
-	c.wires[name] = c.net.Transport(addresses[name])
+	c.wires[machine] = c.net.Transport(at)
 	g, err := gossip.New(gossip.Config{
-		Node: name, Boot: fmt.Sprintf("%x", inc[:4]), Cluster: "test", Bind: addresses[name], Insecure: true,
-		Peers: peers, Log: zap.NewNop(), Transport: c.wires[name], Broadcasts: from.broadcasts(),
+		Node: name, Boot: fmt.Sprintf("%x", inc[:4]), Cluster: "test", Bind: at, Advertise: advertise, Insecure: true,
+		Peers: peers, Log: zap.NewNop(), Transport: c.wires[machine], Broadcasts: from.broadcasts(),
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -410,7 +417,7 @@ func (c *cluster) boot(ctx context.Context, name string) {
 	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.nodes[name] = n
+	c.nodes[machine] = n
 }
 
 // holders are the nodes that answer for the address now.

@@ -48,6 +48,7 @@ type report struct {
 	envelope
 
 	Role        string          `json:"role"`
+	At          netip.AddrPort  `json:"at,omitzero"` // where it sends from
 	Site        string          `json:"site,omitempty"`
 	Version     string          `json:"version,omitempty"`
 	Eligible    bool            `json:"eligible"`

@@ -40,6 +40,7 @@ type peer struct {
 	attendedAt time.Duration // when an order of it was last answered with a report
 	remindedAt time.Duration // when a follower was last sent the decision again
 	absent     bool          // it was heard once, and then not any more
+	lives      []life        // the processes of its name, in the order of their first report
 }
 
 func bootName(i lease.Incarnation) string { return hex.EncodeToString(i[:4]) }
@@ -154,6 +155,9 @@ func (a *Agent) receiveReport(body []byte) {
 		return
 	}
 	p, ok := a.admit(r.envelope)
+	if p := a.peers[r.From]; p != nil && r.To == a.cfg.Node {
+		a.meetLife(p, r, a.deps.Now())
+	}
 	if !ok {
 		return
 	}
@@ -255,7 +259,7 @@ func (a *Agent) send(to string, kind byte, m any) {
 func (a *Agent) makeReport(now time.Duration) report {
 	ok, reason, detail := a.eligible(now)
 	r := report{
-		Role: a.cfg.Role, Site: a.cfg.Site, Version: a.cfg.Version,
+		Role: a.cfg.Role, At: a.deps.Network.Source(), Site: a.cfg.Site, Version: a.cfg.Version,
 		Eligible: ok, Reason: reason, Detail: detail, Maintenance: a.maintenance, Observe: a.cfg.Observe,
 		Settings: a.settings(), Hooks: a.cfg.Hooks,
 		Warnings: a.warnings(now), Keys: a.deps.Network.Keys(), Protocol: a.newest(),

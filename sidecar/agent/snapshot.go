@@ -288,6 +288,7 @@ func (a *Agent) warnings(now time.Duration) []string {
 		// the next failure leaves no majority.
 		out = append(out, "quarantine: it has just started and does not vote yet")
 	}
+	out = append(out, a.namesakes(now)...)
 	out = append(out, a.kernelWarnings(now)...)
 	for _, name := range a.cfg.Groups {
 		if text := a.inUse(a.groups[name]); text != "" {

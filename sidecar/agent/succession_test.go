@@ -327,9 +327,9 @@ func TestWhatAnAgentKnowsIsHandedOnOrFoundAnew(t *testing.T) {
 	anew := map[string]string{
 		// What it consists of; what follows from the rest, or is asked for within a
 		// second; what there is none of while a program is replaced.
-		"Agent": "cfg deps log inputs stepping spoken following leaseWake due dirty self told toldAt informed informedAt stopping started vips applied obeyed unsaved releasedAt announceAt telling pathSince orders pending underWay requests metrics warned remarks tap outlook sure startedAt restarts succeeding replaced succession late resumedAt settleBy firstRenewal outcome awake lookAt",
+		"Agent": "cfg deps log inputs stepping spoken following leaseWake due dirty self told toldAt informed informedAt stopping started vips applied obeyed unsaved releasedAt announceAt telling pathSince orders pending underWay requests metrics warned doubled remarks tap outlook sure startedAt restarts succeeding replaced succession late resumedAt settleBy firstRenewal outcome awake lookAt",
 		"group": "setError successor yieldUntil newUntil moveID moveTo predecessor strays straysUntil sawYield",
-		"peer":  "remindedAt answering attendedAt",
+		"peer":  "remindedAt answering attendedAt lives",
 	}
 	a := reflect.TypeFor[agent.Agent]()
 	groups, _ := a.FieldByName("groups")
