@@ -101,8 +101,10 @@ vuln:
 licences:
 	@.ci/licences
 
+# The file is there whole, or as it was.
 sbom: build
-	.ci/licences | $(GO) run ./sidecar/sbom $(BIN)/tandem > $(BIN)/tandem.cdx.json
+	@set -e; new=$$(mktemp -d $(BIN)/sbom.XXXXXX); trap 'rm -rf '$$new EXIT; .ci/licences > $$new/licences; \
+	$(GO) run ./sidecar/sbom $(BIN)/tandem < $$new/licences > $$new/bom; mv $$new/bom $(BIN)/tandem.cdx.json
 
 SOAK ?= 10m
 soak: tools-lab build
