@@ -52,3 +52,22 @@ func TestAFailedSBOMLeavesNothing(t *testing.T) {
 		t.Errorf("%v, left %q\n%s", err, left(), out)
 	}
 }
+
+// TestCasesOfRapidAreIgnored: rapid writes down what it finds beside whatever
+// package it fails in.
+func TestCasesOfRapidAreIgnored(t *testing.T) {
+	if _, err := os.Stat(filepath.Join(root, ".git")); err != nil {
+		t.Skip("NOT TESTED: this is no clone")
+	}
+	for path, ignored := range map[string]bool{
+		"testdata/rapid/x.fail":                               true,
+		"lib/lease/testdata/rapid/TestX/x.fail":               true,
+		"examples/kubernetes/validate/testdata/rapid/x":       true,
+		"lib/lease/testdata/stories/01_three_nodes_start.txt": false,
+	} {
+		out, err := exec.CommandContext(t.Context(), "git", "-C", root, "check-ignore", "--no-index", path).Output()
+		if (err == nil) != ignored {
+			t.Errorf("%s: ignored %v, want %v: %s", path, err == nil, ignored, out)
+		}
+	}
+}
