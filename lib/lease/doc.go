@@ -47,6 +47,49 @@
 // healthy nodes is cut and both pass the isolation test; Status.Alone says so.
 // What holds of a pair all the same is shown in pair_test.go, clause by clause.
 //
+// # When one of a pair goes on alone
+//
+// Both must agree while both are heard. This is when a node's own vote is enough
+// (mayBeAlone in pair.go): D is the lease that it asks for, A how long voters
+// remember that (Remember); a peer is deaf that speaks and answers nothing. The causes
+// are those of TestHowLongAPairWaits and TestWhoMayNotBeAlone, which have each
+// to the nanosecond; on the right is where it is played with two nodes.
+//
+//	cause                                alone from                            played in
+//	a holder, the peer is silent         D/2 after its last word               11_a_pair
+//	a holder, the peer is deaf           never: it lets go, before the peer,   TestPairOfWhichOneIsDeafToTheOtherOnly
+//	                                     which hears nobody, goes on
+//	alone already, the peer is deaf      D after the first of the questions    TestPairOfWhichOneIsDeaf
+//	                                     that it leaves unanswered
+//	a candidate that has not asked       never: it may just have been silent   TestPairAsksBeforeItIsAlone
+//	the peer held something              A after its last word, when its lease TestPairSurvivorWaitsForTheEndOfThePeersLease
+//	                                     is over
+//	the peer held nothing                A after the first question, or after  TestPairAsksBeforeItIsAlone
+//	                                     its last word if that is later
+//	the peer held something, long ago    the same, since it may have been      TestPairAsksBeforeItIsAlone
+//	                                     started again: when the first
+//	                                     question came 2A after its last word
+//	a candidate, the peer is deaf        2A after the first question, later    TestPairOfWhichOneIsDeaf
+//	                                     than the deaf one would
+//	the peer is in quarantine            at once, when it answers so: it holds 11_a_pair
+//	                                     nothing; no isolation test is needed
+//	the peer says no                     never: it is heard                    TestPairBothAgreeWhileBothAreHeard
+//	this node is in its own quarantine   never
+//	this node has no vote                never
+//	this node is cut off                 never                                 TestPairNobodyIsAloneWithoutTheIsolationTest, 13_a_pair_isolated_node
+//	the isolation test is too old        never: it must have begun after the   TestPairNobodyIsAloneWithoutTheIsolationTest
+//	                                     peer's last word (of a deaf one:
+//	                                     after the first question), and within
+//	                                     the longest lease
+//
+// Where two causes are given the earlier time counts; where one says never it is
+// never, but that a peer in quarantine asks for no isolation test. A question is a request of this node; those that lie further apart than D
+// are no row of them, and any answer ends the row. A peer held something if it said so
+// in one of the last two renewals before its last word, and has not let go
+// (TestWhatIsKnownOfAPeer). Its word counts when it is new: what somebody plays again
+// is none (TestADeadPeerIsNotKeptAliveByReplays). And whatever the cause, this node's
+// own voter forbids a lease that it knows to be another's.
+//
 // # Why
 //
 //	         D, on the holder's clock (1 % slow at most)
