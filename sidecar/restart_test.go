@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,12 +27,14 @@ type installed struct {
 	env  []string
 	cmd  *exec.Cmd
 	log  *bytes.Buffer
+	stop func() error // in place of a SIGTERM to cmd
 }
 
 // installedAs names the file by which this test's own program is tandem.
 const installedAs = "_TEST_INSTALLED_AS"
 
-func install(t *testing.T) *installed {
+// install starts it, by the command line before its own if there is one.
+func install(t *testing.T, by ...string) *installed {
 	t.Helper()
 	dir := t.TempDir()
 	in := &installed{t: t, file: filepath.Join(dir, "tandem"), log: &bytes.Buffer{}}
@@ -39,13 +42,16 @@ func install(t *testing.T) *installed {
 		"TANDEM_NODE=lb1", "TANDEM_PEERS=lb1=127.0.0.1:"+freePort(t), "TANDEM_BIND=127.0.0.1:"+freePort(t), "TANDEM_KEY="+checkKey,
 		"TANDEM_API=off", "TANDEM_SOCKET="+filepath.Join(dir, "s"), "TANDEM_HAPROXY_SOCKET="+filepath.Join(dir, "none"), "TANDEM_LOG_LEVEL=warn")
 	in.sound()
-	in.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), in.file, "run")
+	line := append(slices.Clone(by), in.file, "run")
+	in.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), line[0], line[1:]...)
 	in.cmd.Env, in.cmd.Stdout, in.cmd.Stderr = in.env, in.log, in.log
 	if err := in.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = in.cmd.Process.Signal(syscall.SIGTERM)
+		if in.stop == nil || in.stop() != nil {
+			_ = in.cmd.Process.Signal(syscall.SIGTERM)
+		}
 		if err := in.cmd.Wait(); err != nil || t.Failed() {
 			t.Errorf("the sidecar ended with %v:\n%s", err, in.log)
 		}
