@@ -36,7 +36,7 @@ type process struct {
 }
 
 // childrenOf lists the children of a process, from /proc/PID/stat: pid (comm)
-// state ppid …
+// state ppid and so on.
 func childrenOf(t *testing.T, parent int) []process {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
