@@ -393,6 +393,39 @@ func TestLateAcknowledgementDoesNotExtendBeyondTheDeadline(t *testing.T) {
 	}
 }
 
+// TestLifeThatIsLeftWithoutTheGate: a program that is replaced leaves the address
+// to the kernel for no longer than this, as docs/operations.md says of tandem
+// restart. Acknowledgements come at once, or so late that not each extends it.
+func TestLifeThatIsLeftWithoutTheGate(t *testing.T) {
+	for _, c := range []struct {
+		address     string
+		lease, late time.Duration
+		least, most time.Duration
+	}{
+		{"10.77.0.100/32", minLease4, ms, 800 * ms, time.Second},
+		{"10.77.0.100/32", minLease4, 170 * ms, 400 * ms, time.Second},
+		{"fd77::100/128", minLease6, ms, 800 * ms, time.Second},
+		{"fd77::100/128", minLease6, 170 * ms, 400 * ms, time.Second},
+		{"10.77.0.100/32", 4 * time.Second, ms, 1800 * ms, 2 * time.Second},
+		{"fd77::100/128", 4 * time.Second, ms, 1800 * ms, 2 * time.Second},
+	} {
+		m, _, at := fixture(t, FenceLifetime, c.address)
+		least, most := time.Hour, time.Duration(0)
+		left := func() time.Duration { return m.groups[0].addrs[0].lives - at.at }
+		for range 200 { // a renewal every 200 ms
+			if at.at > hour {
+				least = min(least, left())
+			}
+			must(t, m.Set("web", hold(at.at+c.lease-c.late)))
+			most = max(most, left())
+			at.at += 200 * ms
+		}
+		if least < c.least || least > c.least+200*ms || most != c.most {
+			t.Errorf("%s, lease %s, acknowledged after %s: %s to %s are left, want %s to %s", c.address, c.lease, c.late, least, most, c.least, c.most)
+		}
+	}
+}
+
 func TestConfigurationThatCannotWorkIsRefused(t *testing.T) {
 	a := Address{netip.MustParsePrefix("10.0.0.1/32"), "eth0"}
 	for name, groups := range map[string][]Group{
