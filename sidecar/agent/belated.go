@@ -56,6 +56,24 @@ func (a *Agent) belated(e envelope) bool {
 	return e.Heard > 0 && a.deps.Now()-a.spokeAt(e.Heard) > freshOrder
 }
 
+// admitOrder admits what somebody wants this node to do, a hook or a command, and
+// returns who that is; nil: it is left out, for a reason that is counted.
+func (a *Agent) admitOrder(e envelope) *peer {
+	p, ok := a.admit(e)
+	switch {
+	case !ok:
+		return nil
+	case e.ToBoot != a.boot:
+		a.ignored("earlier-boot") // without the addressee's boot it could be a replay
+		return nil
+	case a.belated(e):
+		a.attend(p)
+		a.ignored("belated") // who asked may have been told long ago that nothing came of it
+		return nil
+	}
+	return p
+}
+
 // attend reports to a node from which an order has come, new or repeated. What that
 // sends next names this report: so where datagrams are lost, neither what it orders
 // nor that it decides is taken for old longer than it must be.

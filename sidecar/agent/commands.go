@@ -226,17 +226,8 @@ func (a *Agent) receiveCommand(body []byte) {
 		a.ignored("undecodable-command")
 		return
 	}
-	p, ok := a.admit(m.envelope)
-	if !ok {
-		return
-	}
-	if m.ToBoot != a.boot {
-		a.ignored("earlier-boot") // a command without the addressee's boot could be a replay
-		return
-	}
-	if a.belated(m.envelope) {
-		a.attend(p)
-		a.ignored("belated") // who asked may have been told long ago that nothing came of it
+	p := a.admitOrder(m.envelope)
+	if p == nil {
 		return
 	}
 	if a.pending[m.Command.ID] == nil {

@@ -188,19 +188,11 @@ func (a *Agent) receiveHook(body []byte) {
 		a.ignored("undecodable-hook")
 		return
 	}
-	p, ok := a.admit(m.envelope)
-	if !ok {
-		return
-	}
-	if m.ToBoot != a.boot {
-		a.ignored("earlier-boot") // an order without the addressee's boot could be a replay
+	p := a.admitOrder(m.envelope)
+	if p == nil {
 		return
 	}
 	a.attend(p)
-	if a.belated(m.envelope) {
-		a.ignored("belated")
-		return
-	}
 	if !a.sameDecision(m) {
 		a.ignored("hook-of-another-decision")
 		return
