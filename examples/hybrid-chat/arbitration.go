@@ -47,18 +47,13 @@ func (s *stage) holds(lb string) error {
 	return nil
 }
 
-// decides tells whether a load balancer holds the site lease, by its own word.
+// decides tells whether a load balancer makes the site decision.
 func (s *stage) decides(ctx context.Context, lb string) error {
-	st, err := s.status(ctx, lb)
-	if err != nil {
-		return err
+	who, err := s.decider(ctx)
+	if err == nil && who != lb {
+		err = fmt.Errorf("%s decides, want %s", who, lb)
 	}
-	for _, l := range st.Leases {
-		if l.Resource == "site" && l.Holder != lb {
-			return fmt.Errorf("%q decides, want %s", l.Holder, lb)
-		}
-	}
-	return nil
+	return err
 }
 
 // home brings the address to lb1, and the decision with it, and the applications

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// How long two processes of one name must have been heard beside each other. What a process said before it was started again may arrive after
-	// its successor's first word, but not by as much.
+	// How long two processes of one name must have been heard beside each other.
+	// What a process said before it was started again may arrive after its
+	// successor's first word, but not by as much.
 	besideFor = 2 * time.Second
 	// How long a process that is not heard any more counts as alive.
 	// A report comes every second.
@@ -69,7 +70,7 @@ func (p *peer) beside(now time.Duration) []life {
 func (a *Agent) namesakes(now time.Duration) []string {
 	at := map[string][]netip.AddrPort{}
 	for _, c := range a.deps.Network.Clashes() {
-		at[c.Node] = c.At
+		at[c.Node] = slices.Clone(c.At) // gossip goes on using its own
 	}
 	for name, p := range a.doubled {
 		for _, l := range p.beside(now) {
